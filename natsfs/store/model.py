@@ -1,0 +1,188 @@
+"""The values of the Object Store API: frozen, compared by content, free of I/O.
+
+Field names are those of ADR-20 where it has one.  A *revision* is the stream sequence of a meta
+message; a *nuid* names one immutable set of chunks, which is one version of an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+#: The chunk size that every client but a configured one writes (ADR-20; protocol.md 1.3).
+DEFAULT_CHUNK_SIZE = 128 * 1024
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    """`NOTHING` as a default: dataclasses take an unhashable value for a mutable one."""
+    return NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a link object points at; without *name*, a whole bucket."""
+
+    bucket: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectMeta:
+    """What a writer says of an object besides its bytes.
+
+    *extra* are top-level JSON fields that natsfs has no name for; they are kept as they came (M6).
+    """
+
+    description: str = ""
+    headers: Mapping[str, tuple[str, ...]] = field(default_factory=_nothing)
+    metadata: Mapping[str, str] = field(default_factory=_nothing)
+    max_chunk_size: int = DEFAULT_CHUNK_SIZE
+    extra: Mapping[str, Any] = field(default_factory=_nothing)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One meta message, decoded.
+
+    *subject* is the subject it was received on, the object's key: clients disagree on the encoding
+    of names (protocol.md 1.1), so it is never computed from a listed *name*.  *nuid* is empty on
+    links that nats.js wrote.  *max_chunk_size* is 0 where the meta has none.  *time_ns* is the
+    server's timestamp of the message in nanoseconds since the epoch.
+    """
+
+    name: str
+    bucket: str
+    subject: str
+    nuid: str = ""
+    size: int = 0
+    chunks: int = 0
+    max_chunk_size: int = 0
+    digest: str = ""
+    deleted: bool = False
+    link: Link | None = None
+    description: str = ""
+    headers: Mapping[str, tuple[str, ...]] = field(default_factory=_nothing)
+    metadata: Mapping[str, str] = field(default_factory=_nothing)
+    extra: Mapping[str, Any] = field(default_factory=_nothing)
+    revision: int = 0
+    time_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MetaWrite:
+    """One meta message to publish, always with `Nats-Rollup: sub`.
+
+    *info* is the whole new content; its revision and time are ignored, and an empty subject means
+    the standard one for its name.  *expected* is the revision that the subject must have: 0 for
+    "no message at all", None for "whatever it is".  *ttl* is the life of the message in seconds,
+    used where the bucket allows message TTLs and ignored elsewhere.
+    """
+
+    info: ObjectInfo
+    expected: int | None = None
+    ttl: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where in a cluster the bucket's stream is to live."""
+
+    cluster: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BucketConfig:
+    """How to create a bucket.  *ttl* is in seconds, *max_bytes* -1 for unlimited."""
+
+    bucket: str
+    description: str = ""
+    ttl: float | None = None
+    max_bytes: int = -1
+    storage: str = "file"
+    replicas: int = 1
+    placement: Placement | None = None
+    compression: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketStatus:
+    """A bucket's stream as the server describes it.
+
+    *size* is the number of stored bytes, metas and leaked chunks included.  *created_ns* tells a
+    re-created bucket from the one that was there before.  *mirror* is the origin's stream name of
+    a mirror, which is read-only.
+    """
+
+    bucket: str
+    stream: str
+    description: str
+    ttl: float | None
+    max_bytes: int
+    storage: str
+    replicas: int
+    sealed: bool
+    compression: bool
+    metadata: Mapping[str, str]
+    size: int
+    messages: int
+    last_revision: int
+    created_ns: int
+    allow_atomic: bool = False
+    allow_msg_ttl: bool = False
+    allow_direct: bool = True
+    mirror: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """The account's JetStream storage in bytes; a limit of -1 means none."""
+
+    storage_used: int
+    storage_limit: int
+    memory_used: int
+    memory_limit: int
+
+
+# -- what a watch tells ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """A meta message: a new, changed or deleted object (`info.deleted`)."""
+
+    info: ObjectInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A meta message that cannot be understood, and why.  The watch goes on."""
+
+    subject: str
+    revision: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """Messages may have been missed: what follows, up to *CaughtUp*, is the whole bucket again.
+
+    Every watch begins with one.  *created_ns* identifies the bucket that is now being watched.
+    """
+
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """Everything that the bucket held when the watch (re)started has been delivered."""
+
+    revision: int
+
+
+WatchEvent = Updated | Malformed | Restarted | CaughtUp

@@ -1,0 +1,1 @@
+"""Names, directories and inode numbers: pure, without I/O."""

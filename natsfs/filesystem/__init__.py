@@ -1,0 +1,60 @@
+"""How a bucket looks and behaves as a directory: `semantics.md` lives in this package.
+
+    entries    looking              changes   single entries     moves     rename
+    files      bytes                publisher compare-and-set    intake    what the bucket says
+    purger     old chunks           reservations  who changes which name now
+
+`Filesystem` holds them together for one bucket.  It speaks in nodes, handles and attributes of its
+own; what a kernel calls them is the business of `operations`.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from natsfs.filesystem.changes import Changes
+from natsfs.filesystem.entries import Entries
+from natsfs.filesystem.files import Files
+from natsfs.filesystem.intake import Intake
+from natsfs.filesystem.moves import Moves
+from natsfs.filesystem.publisher import Publisher
+from natsfs.filesystem.state import Mounted, Notifier
+from natsfs.handles import HandleTable
+
+__all__ = ["Filesystem", "Mounted", "Notifier"]
+
+
+class Filesystem:
+    """One bucket as a directory."""
+
+    def __init__(self, mounted: Mounted) -> None:
+        self.mounted = mounted
+        self.handles = HandleTable()
+        self._intake = Intake(mounted)
+        publisher = Publisher(mounted, self._intake)
+        self.entries = Entries(mounted)
+        self.files = Files(mounted, publisher)
+        self.changes = Changes(mounted, self.entries, publisher, self.files)
+        self.moves = Moves(mounted, self.entries, publisher, self.changes)
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Fill the tree and keep it true in *nursery*; returns when it is complete.
+
+        Errors: whatever the first watch raises.
+        """
+        await nursery.start(self._intake.follow)
+        nursery.start_soon(self.mounted.purger.run)
+        nursery.start_soon(self.files.retry_unsaved)
+
+    async def finish(self) -> int:
+        """Save what is not saved and free what waits to be freed, because the mount ends.
+
+        Returns how many files could not be saved; each has been logged.
+        """
+        unsaved = await self.files.finish(self.handles.files())
+        await self.mounted.purger.drain()
+        return unsaved
+
+    def pending_bytes(self) -> int:
+        """Bytes that programs wrote and JetStream has not acknowledged."""
+        return self.files.pending_bytes(self.handles.files())

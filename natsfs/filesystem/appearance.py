@@ -1,0 +1,78 @@
+"""How a node looks: its attributes, its link text.
+
+Everything here is computed from the tree when first asked for and kept on the node until its meta
+changes.  Pure but for one warning about metadata that cannot be understood (M2).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from natsfs.errors import InvalidArgument
+from natsfs.filesystem import attributes as attrs
+from natsfs.filesystem.attributes import Attributes
+from natsfs.filesystem.links import shown_target
+from natsfs.filesystem.state import Mounted
+from natsfs.store.model import ObjectInfo
+from natsfs.tree.namespace import Directory, Leaf, Node
+
+log = logging.getLogger(__name__)
+
+
+def attributes_of(mounted: Mounted, node: Node) -> Attributes:
+    """The attributes of *node* as programs on this mount are to see them now."""
+    known = node.attributes
+    if isinstance(known, Attributes):
+        return known
+    if isinstance(node, Directory):
+        found, problems = _of_directory(mounted, node)
+        meta = node.marker
+    else:
+        assert isinstance(node, Leaf)
+        assert node.info is not None
+        found, problems = attrs.of_object(node.info, mounted.tree)
+        meta = node.info
+        if node.info.link is not None or attrs.SYMLINK_KEY in node.info.metadata:
+            found = replace(found, size=_text_length(mounted, node, node.info, found))
+    if problems and meta is not None and meta.subject not in mounted.reported:
+        mounted.reported.add(meta.subject)
+        log.warning("metadata of %r cannot be used: %s", meta.name, ", ".join(problems))
+    node.attributes = found
+    return found
+
+
+def link_text(mounted: Mounted, leaf: Leaf) -> bytes:
+    """What readlink(2) gives for *leaf*.  Errors: `InvalidArgument` when it is no symbolic link."""
+    info = leaf.info
+    if info is None:
+        raise InvalidArgument("not a symbolic link")
+    text = attrs.symlink_text(info)
+    if text is not None:
+        return text
+    if info.link is None:
+        raise InvalidArgument(f"{info.name!r} is not a symbolic link")
+    directory = leaf.parent if leaf.parent is not None else mounted.namespace.root
+    return shown_target(mounted.namespace, mounted.store.bucket, directory, info.link)
+
+
+def touch(mounted: Mounted, directory: Directory, now_ns: int) -> None:
+    """An entry of *directory* came or went by this mount's doing at *now_ns*."""
+    newer_than_marker = directory.marker.revision + 1 if directory.marker is not None else 1
+    directory.changed = (max(directory.changed[0], newer_than_marker), now_ns)
+    directory.attributes = None
+
+
+def _of_directory(mounted: Mounted, directory: Directory) -> tuple[Attributes, list[str]]:
+    """A directory was modified when its marker says so, or later, when an entry came or went."""
+    revision, changed_ns = directory.changed
+    found, problems = attrs.of_directory(directory.marker, changed_ns, mounted.tree)
+    if directory.marker is not None and revision > directory.marker.revision:
+        found = replace(found, mtime_ns=changed_ns, ctime_ns=changed_ns)
+    return found, problems
+
+
+def _text_length(mounted: Mounted, leaf: Leaf, info: ObjectInfo, found: Attributes) -> int:
+    if info.link is None and not attrs.is_symlink(found):
+        return found.size
+    return len(link_text(mounted, leaf))

@@ -1,0 +1,148 @@
+"""Looking: names, attributes, listings, link texts, free space.  Nothing here changes the bucket.
+
+Concurrency: everything but `statfs` is atomic, so an answer is the tree at one moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from natsfs.errors import InvalidArgument, NotADirectory, NotFoundError
+from natsfs.filesystem.appearance import attributes_of, link_text
+from natsfs.filesystem.attributes import Attributes
+from natsfs.filesystem.state import Mounted
+from natsfs.handles import DirectoryHandle
+from natsfs.store.model import DEFAULT_CHUNK_SIZE, AccountLimits, BucketStatus
+from natsfs.tree.namespace import Directory, Leaf, Node
+
+#: Seconds that an answer to statfs is good for: `df` and file managers ask in bursts.
+STATFS_AGE = 1.0
+
+#: What statfs shows as free where nothing limits the bucket: 1 PiB, the convention of the peers.
+UNLIMITED = 1 << 50
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """statfs: bytes, and numbers of files."""
+
+    total: int
+    free: int
+    files: int
+
+
+class Entries:
+    """Questions about the tree."""
+
+    def __init__(self, mounted: Mounted) -> None:
+        self._m = mounted
+        self._space: tuple[float, Space] | None = None
+
+    def child(self, directory: Directory, name: bytes) -> Node:
+        """The entry *name* of *directory*.  Errors: `NotFoundError`."""
+        node = directory.children.get(name)
+        if node is None:
+            raise NotFoundError(f"no entry {name!r}")
+        return node
+
+    def directory(self, ino: int) -> Directory:
+        """The directory with this number.  Errors: `NotADirectory`, `StaleVersion`."""
+        node = self._m.inodes.get(ino)
+        if not isinstance(node, Directory):
+            raise NotADirectory(f"inode {ino} is not a directory")
+        return node
+
+    def node(self, ino: int) -> Node:
+        """The node with this number.  Errors: `StaleVersion`."""
+        node = self._m.inodes.get(ino)
+        assert isinstance(node, Node)
+        return node
+
+    def lookup(self, parent: int, name: bytes) -> Node:
+        """The entry *name* of the directory *parent*, `.` and `..` included.
+
+        Errors: `NotFoundError`, `NotADirectory`, `StaleVersion`.
+        """
+        directory = self.directory(parent)
+        if name == b".":
+            return directory
+        if name == b"..":
+            return directory.parent or directory
+        return self.child(directory, name)
+
+    def attributes(self, node: Node) -> Attributes:
+        """stat(2) of *node*."""
+        return attributes_of(self._m, node)
+
+    def links(self, node: Node) -> int:
+        """`st_nlink` of *node*."""
+        if isinstance(node, Directory):
+            return 2 + node.subdirectories if node.parent or node is self._m.namespace.root else 0
+        return 1 if node.parent is not None else 0
+
+    def block_size(self, node: Node) -> int:
+        """`st_blksize`: the chunk size (M7)."""
+        info = node.info if isinstance(node, Leaf) else None
+        return (info.max_chunk_size if info is not None else 0) or DEFAULT_CHUNK_SIZE
+
+    def settled(self, node: Node) -> bool:
+        """Whether the kernel may keep what it is told of *node* until it is told otherwise."""
+        if not self._m.live:
+            return False
+        info = node.marker if isinstance(node, Directory) else None
+        if isinstance(node, Leaf):
+            info = node.info
+        return info is None or info.subject not in self._m.unconfirmed
+
+    @property
+    def live(self) -> bool:
+        """Whether changes of names reach this mount as they happen."""
+        return self._m.live
+
+    def readlink(self, ino: int) -> bytes:
+        """The text of a symbolic link.  Errors: `InvalidArgument`, `StaleVersion`."""
+        node = self.node(ino)
+        if not isinstance(node, Leaf):
+            raise InvalidArgument("a directory is not a symbolic link")
+        return link_text(self._m, node)
+
+    def listing(self, handle: DirectoryHandle, start: int) -> list[tuple[bytes, Node]]:
+        """All entries of an open directory, for a reading that goes on at number *start*.
+
+        A start at 0 is a rewinddir(3) and sees the directory as it is now; until the next one the
+        list stays the same, so that numbers are cookies.
+        """
+        if start == 0 or handle.entries is None:
+            directory = handle.directory
+            parent = directory.parent or directory
+            handle.entries = [(b".", directory), (b"..", parent), *directory.children.items()]
+        return handle.entries
+
+    def still_there(self, handle: DirectoryHandle, name: bytes, node: Node) -> bool:
+        """Whether an entry of a listing is still one: what went meanwhile may be left out, and the
+        kernel must not be told of nodes that are no more."""
+        return name in (b".", b"..") or handle.directory.children.get(name) is node
+
+    async def statfs(self) -> Space:
+        """Space of the bucket (M8), at most `STATFS_AGE` old.  Errors: of `ObjectStore.status`."""
+        now = trio.current_time()
+        if self._space is None or now - self._space[0] > STATFS_AGE:
+            status = await self._m.store.status()
+            account = await self._m.store.account()
+            self._space = (now, _space(status, account, len(self._m.namespace)))
+        return self._space[1]
+
+
+def _space(status: BucketStatus, account: AccountLimits, files: int) -> Space:
+    used, limit = account.storage_used, account.storage_limit
+    if status.storage == "memory":
+        used, limit = account.memory_used, account.memory_limit
+    room = [UNLIMITED]
+    if status.max_bytes > 0:
+        room.append(status.max_bytes - status.size)
+    if limit > 0:
+        room.append((limit - used) // max(1, status.replicas))
+    free = max(0, min(room))
+    return Space(total=status.size + free, free=free, files=files)

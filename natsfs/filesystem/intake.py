@@ -1,0 +1,187 @@
+"""Metas that arrive from the bucket, taken into the tree: by the watch, or read back after a lost
+compare-and-set.
+
+The only module that decides what a foreign change means for a file that is open here (R1): a handle
+keeps the version it has, and the name gets a new node; a file with bytes not yet committed keeps
+those, because the last commit wins (A4).
+
+Concurrency: `take`, `restart`, `malformed` and `caught_up` are atomic.  `follow` runs as one task.
+"""
+
+from __future__ import annotations
+
+import logging
+import stat
+from dataclasses import replace
+
+import trio
+
+from natsfs.errors import BucketNotFoundError, NatsfsError, NotFoundError
+from natsfs.filesystem.attributes import of_object
+from natsfs.filesystem.state import Mounted
+from natsfs.store.model import (
+    CaughtUp,
+    Malformed,
+    ObjectInfo,
+    Restarted,
+    Updated,
+    WatchEvent,
+)
+from natsfs.tree.namespace import Leaf
+
+log = logging.getLogger(__name__)
+
+#: Seconds before a watch that failed is tried again: short against what a user notices, long
+#: against the cost of asking a server that is starting.
+WATCH_RETRY = 1.0
+
+
+class Intake:
+    """Keeps the tree true."""
+
+    def __init__(self, mounted: Mounted) -> None:
+        self._m = mounted
+        #: Subjects seen since the watch (re)started; None once it has caught up.
+        self._seen: set[str] | None = None
+        self._deferred: list[ObjectInfo] = []
+        mounted.reservations.on_release = self._take_deferred
+
+    async def follow(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Follow the bucket until cancelled; "started" once the tree is complete.
+
+        Errors: whatever the first watch raises before that; later ones are logged and the watch is
+        made again.
+        """
+        started = False
+        while True:
+            try:
+                async with self._m.store.watch() as events:
+                    async for event in events:
+                        self._dispatch(event)
+                        if isinstance(event, CaughtUp) and not started:
+                            started = True
+                            task_status.started()
+            except BucketNotFoundError:
+                if not started:
+                    raise
+                self._bucket_gone()
+            except NatsfsError as error:
+                if not started:
+                    raise
+                log.warning("the watch of bucket %s failed: %s", self._m.store.bucket, error)
+            self._m.live = False
+            await trio.sleep(WATCH_RETRY)
+
+    def take(self, info: ObjectInfo) -> None:
+        """Take in one meta, in any order."""
+        self._mark_seen(info.subject)
+        self._m.malformed.pop(info.subject, None)
+        known = self._m.namespace.last_revision(info.subject)
+        if info.revision > known:
+            self._apply(info)
+        elif info.revision == known:
+            self._confirm_time(info)
+
+    async def refresh(self, subject: str, *, keep: Leaf | None = None) -> None:
+        """Read what is on *subject* now and take it in.  A deleted object leaves the leaf *keep* in
+        the tree, for the commit that is about to bring it back.
+
+        Errors: those of `ObjectStore.get_info_at` but `NotFoundError`.
+        """
+        current: ObjectInfo | None
+        try:
+            current = await self._m.store.get_info_at(subject)
+        except NotFoundError:
+            current = None
+        if current is not None and not current.deleted:
+            self.take(current)
+        elif keep is not None and keep.info is not None and keep.info.subject == subject:
+            self._m.namespace.unset(keep, current)
+        elif current is not None:
+            self.take(current)
+        else:
+            self._m.notifier.changed(self._m.namespace.vanish(subject))
+
+    def _dispatch(self, event: WatchEvent) -> None:
+        match event:
+            case Restarted():
+                self._seen = set()
+            case Updated(info):
+                if self._m.reservations.covers(info.name):
+                    self._mark_seen(info.subject)
+                    self._deferred.append(info)
+                else:
+                    self.take(info)
+            case Malformed():
+                self._malformed(event)
+            case CaughtUp():
+                self._sweep(event.revision)
+
+    def _take_deferred(self) -> None:
+        """Some names were released: their echoes are old news now, foreign changes are not."""
+        deferred, self._deferred = self._deferred, []
+        for info in deferred:
+            self._dispatch(Updated(info))
+
+    def _malformed(self, event: Malformed) -> None:
+        self._mark_seen(event.subject)
+        known = self._m.malformed.get(event.subject)
+        self._m.malformed[event.subject] = event
+        if known is None or known.revision != event.revision:
+            log.warning("an object cannot be shown: meta on %s: %s", event.subject, event.reason)
+        self._m.notifier.changed(self._m.namespace.vanish(event.subject))
+
+    def _mark_seen(self, subject: str) -> None:
+        if self._seen is not None:
+            self._seen.add(subject)
+
+    def _sweep(self, revision: int) -> None:
+        """The watch delivered everything there is up to *revision*: what it left out is gone."""
+        seen, self._seen = self._seen, None
+        namespace = self._m.namespace
+        if seen is not None:
+            for subject in set(namespace.subjects()) - seen:
+                if namespace.last_revision(subject) <= revision:
+                    self._m.notifier.changed(namespace.vanish(subject))
+            for subject in set(self._m.malformed) - seen:
+                del self._m.malformed[subject]
+        self._m.live = True
+
+    def _bucket_gone(self) -> None:
+        log.error("bucket %s is gone; waiting for it to come back", self._m.store.bucket)
+        for subject in self._m.namespace.subjects():
+            self._m.notifier.changed(self._m.namespace.vanish(subject))
+
+    def _apply(self, info: ObjectInfo) -> None:
+        namespace = self._m.namespace
+        leaf = namespace.find(info.subject)
+        self._m.unconfirmed.discard(info.subject)
+        if not isinstance(leaf, Leaf) or leaf.info is None or info.deleted:
+            self._m.notifier.changed(namespace.apply(info))
+            return
+        if leaf.file is not None and leaf.file.dirty:
+            attributes = leaf.attributes
+            namespace.apply(info)
+            leaf.attributes = attributes
+            return
+        other_bytes = leaf.info.nuid != info.nuid and leaf.file is not None
+        if leaf.parent is not None and (other_bytes or self._kind(leaf.info) != self._kind(info)):
+            namespace.supersede(leaf)
+        self._m.notifier.changed(namespace.apply(info))
+
+    def _confirm_time(self, info: ObjectInfo) -> None:
+        """The echo of this mount's own commit brings the server's time of it (M3)."""
+        self._m.unconfirmed.discard(info.subject)
+        node = self._m.namespace.find(info.subject)
+        if isinstance(node, Leaf):
+            node.info = info
+            if node.attributes is not None and not (node.file is not None and node.file.dirty):
+                node.attributes = replace(node.attributes, ctime_ns=info.time_ns)
+        elif node is not None:
+            node.marker = info
+            node.attributes = None
+
+    def _kind(self, info: ObjectInfo) -> int:
+        return stat.S_IFMT(of_object(info, self._m.tree)[0].mode)

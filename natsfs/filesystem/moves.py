@@ -1,0 +1,308 @@
+"""rename(2): metas get new names, bytes stay where they are (A2).
+
+A rename publishes each meta under its new name and a tombstone under the old one, all of them in
+one atomic batch where the bucket has batches and they are few enough; otherwise every new name is
+there before the first old one goes, so that an interruption leaves both and never neither.
+
+Concurrency: the old and the new name, with all that is below them, are reserved before the tree is
+looked at.  The tree follows after the server has acknowledged.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from natsfs.errors import (
+    ExistsError,
+    InvalidArgument,
+    IsADirectory,
+    NotADirectory,
+    NotEmptyError,
+    NotSupported,
+)
+from natsfs.filesystem import attributes as attrs
+from natsfs.filesystem.appearance import attributes_of, touch
+from natsfs.filesystem.changes import Changes
+from natsfs.filesystem.entries import Entries
+from natsfs.filesystem.links import native_link
+from natsfs.filesystem.publisher import TOMBSTONE_TTL, Publisher
+from natsfs.filesystem.reservations import Key, Subtree
+from natsfs.filesystem.state import Mounted, now_ns
+from natsfs.store.base import tombstone
+from natsfs.store.model import Link, MetaWrite, ObjectInfo
+from natsfs.tree.namespace import Directory, Leaf, Node, walk
+
+#: Messages in one atomic batch (protocol.md 2.5).
+MAX_BATCH = 1000
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A name in a directory, and who has it now."""
+
+    directory: Directory
+    name: bytes
+    node: Node | None
+
+    @property
+    def object_name(self) -> str:
+        """The object name that a file here has or would get; of a directory, without the slash."""
+        if isinstance(self.node, Leaf):
+            return self.node.object_name
+        if isinstance(self.node, Directory):
+            return self.node.prefix[:-1]
+        return self.directory.child_name(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One meta on its way: *node*, whose meta is *info*, becomes *moved*."""
+
+    node: Leaf | Directory
+    info: ObjectInfo
+    moved: ObjectInfo
+
+
+class Moves:
+    """Renames."""
+
+    def __init__(
+        self, mounted: Mounted, entries: Entries, publisher: Publisher, changes: Changes
+    ) -> None:
+        self._m = mounted
+        self._entries = entries
+        self._publisher = publisher
+        self._changes = changes
+
+    async def rename(
+        self, parent: Directory, name: bytes, new_parent: Directory, new_name: bytes, flags: int
+    ) -> None:
+        """Give an entry another name, replacing what has it.
+
+        Errors: `NotFoundError`, `InvalidArgument` (a directory into itself, unknown *flags*),
+        `IsADirectory`, `NotADirectory`, `NotEmptyError`, `ExistsError` (RENAME_NOREPLACE),
+        `NotSupported` (RENAME_EXCHANGE without atomic batches), `NameTooLongError`, those of
+        `ObjectStore.commit`.
+        """
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+            raise InvalidArgument(f"rename flags {flags:#x}")
+        self._changes.check_name(new_parent, new_name)
+
+        def places() -> tuple[Place, Place]:
+            source = Place(parent, name, self._entries.child(parent, name))
+            return source, Place(new_parent, new_name, new_parent.children.get(new_name))
+
+        def keys() -> frozenset[Key]:
+            names = [place.object_name for place in places()]
+            return frozenset([*names, *(Subtree(f"{name}/") for name in names)])
+
+        async with self._m.reservations.hold(keys):
+            source, target = places()
+            if source.node is target.node:
+                return
+            if flags == RENAME_EXCHANGE:
+                await self._exchange(source, target)
+            else:
+                _check(source, target, replace_allowed=not flags)
+                await self._move(source, target)
+        for directory in (parent, new_parent):
+            touch(self._m, directory, now_ns())
+
+    async def _move(self, source: Place, target: Place) -> None:
+        node = source.node
+        assert isinstance(node, Leaf | Directory)
+        self._keep_replaced(node, target.node)
+
+        def steps() -> list[Step]:
+            return self._steps(source, target)
+
+        stored = await self._publish(steps)
+        marker = target.node.marker if isinstance(target.node, Directory) else None
+        self._vacate(target.node)
+        self._m.notifier.changed(self._m.namespace.detach(node))
+        self._m.namespace.place(node, target.directory, target.name)
+        self._settle(stored)
+        if isinstance(node, Directory) and node.marker is None:
+            await self._mark_moved(node, marker)
+
+    async def _mark_moved(self, directory: Directory, marker: ObjectInfo | None) -> None:
+        """*directory*, implied by foreign objects, took a name that *marker* may mark already."""
+        if marker is not None:
+            self._m.namespace.confirm(directory, marker)
+        elif not directory.children:
+            # Nothing in the bucket implies it any more; without a marker it would be lost.
+            attributes = attributes_of(self._m, directory)
+            await self._publisher.mark(directory, directory.marker_name, attributes)
+
+    async def _exchange(self, source: Place, target: Place) -> None:
+        if target.node is None:
+            self._entries.child(target.directory, target.name)
+        if not self._m.atomic:
+            raise NotSupported("RENAME_EXCHANGE needs a bucket with atomic batches")
+        for a, b in ((source, target), (target, source)):
+            if isinstance(a.node, Directory) and b.directory.within(a.node):
+                raise InvalidArgument("a directory cannot change places with what is in it")
+
+        def steps() -> list[Step]:
+            return [*self._steps(source, target), *self._steps(target, source)]
+
+        stored = await self._publish(steps, limit=MAX_BATCH)
+        here, there = source.node, target.node
+        assert here is not None
+        assert there is not None
+        for node in (here, there):
+            self._m.notifier.changed(self._m.namespace.detach(node))
+        self._m.namespace.place(here, target.directory, target.name)
+        self._m.namespace.place(there, source.directory, source.name)
+        self._settle(stored)
+
+    # -- what is published ------------------------------------------------------------------------
+
+    def _steps(self, source: Place, target: Place) -> list[Step]:
+        """The metas that move, in the order in which they are published."""
+        node = source.node
+        if isinstance(node, Leaf):
+            if node.info is None:
+                return []
+            return [Step(node, node.info, self._moved_leaf(node.info, source, target))]
+        assert isinstance(node, Directory)
+        old, new = f"{source.object_name}/", f"{target.object_name}/"
+        found = []
+        for below in (node, *walk(node)):
+            assert isinstance(below, Leaf | Directory)
+            info = below.info if isinstance(below, Leaf) else below.marker
+            if info is not None:
+                found.append(Step(below, info, self._moved_below(info, old, new)))
+        return found
+
+    def _moved_leaf(self, info: ObjectInfo, source: Place, target: Place) -> ObjectInfo:
+        name = target.object_name
+        moved = replace(info, name=name, subject=self._subject(target.node, name))
+        text = attrs.symlink_text(info)
+        if text is None or source.directory is target.directory:
+            return moved
+        # The text stays (K6) and may mean something else from here.
+        store, namespace = self._m.store, self._m.namespace
+        link = native_link(namespace, store.bucket, self._m.root, target.directory, text)
+        return replace(moved, link=link, digest="" if link is not None else info.digest)
+
+    def _moved_below(self, info: ObjectInfo, old: str, new: str) -> ObjectInfo:
+        name = new + info.name[len(old) :]
+        link = info.link
+        if link is not None and link.bucket == self._m.store.bucket and link.name is not None:
+            inside = link.name.startswith(old)
+            link = Link(link.bucket, new + link.name[len(old) :]) if inside else link
+        return replace(info, name=name, subject=self._publisher.subject_of(name), link=link)
+
+    def _subject(self, replaced: Node | None, name: str) -> str:
+        info = replaced.info if isinstance(replaced, Leaf) else None
+        return info.subject if info is not None else self._publisher.subject_of(name)
+
+    async def _publish(
+        self, steps: Callable[[], list[Step]], *, limit: int = MAX_BATCH
+    ) -> list[tuple[Step, ObjectInfo, ObjectInfo | None]]:
+        """Publish *steps*; each comes back with its meta as stored and its tombstone."""
+        taken: list[Step] = []
+
+        def build() -> list[MetaWrite]:
+            taken[:] = steps()
+            return [*self._arrivals(taken), *_departures(taken)]
+
+        writes = build()
+        if not writes:
+            return []
+        if len(writes) <= limit:
+            return _paired(taken, await self._publisher.publish(build))
+        return await self._publish_in_order(taken)
+
+    async def _publish_in_order(
+        self, taken: list[Step]
+    ) -> list[tuple[Step, ObjectInfo, ObjectInfo | None]]:
+        stored: list[ObjectInfo] = []
+        for writes_of in (self._arrivals, _departures):
+            for part in _parts(taken):
+                stored += await self._publisher.publish(functools.partial(writes_of, part))
+        return _paired(taken, tuple(stored))
+
+    def _arrivals(self, steps: Iterable[Step]) -> list[MetaWrite]:
+        last = self._m.namespace.last_revision
+        return [MetaWrite(step.moved, last(step.moved.subject)) for step in steps]
+
+    # -- the tree afterwards ----------------------------------------------------------------------
+
+    def _keep_replaced(self, node: Leaf | Directory, replaced: Node | None) -> None:
+        """A file that the bucket does not have yet takes over the version that has its new name,
+        which its commit will replace; until then the bucket keeps it."""
+        if not (isinstance(node, Leaf) and node.info is None and isinstance(replaced, Leaf)):
+            return
+        info = replaced.info
+        if info is not None:
+            self._m.namespace.supersede(replaced)
+            self._m.namespace.confirm(node, info)
+
+    def _vacate(self, replaced: Node | None) -> None:
+        """*replaced* has lost its name to a rename; who has it open keeps it (W5)."""
+        if isinstance(replaced, Leaf) and replaced.parent is not None:
+            if replaced.info is None:
+                self._m.notifier.changed(self._m.namespace.detach(replaced))
+            else:
+                self._m.purger.schedule(replaced.info)
+                self._m.namespace.supersede(replaced)
+        elif isinstance(replaced, Directory) and replaced.parent is not None:
+            self._m.namespace.forget_marker(replaced)
+            self._m.notifier.changed(self._m.namespace.detach(replaced))
+
+    def _settle(self, stored: list[tuple[Step, ObjectInfo, ObjectInfo | None]]) -> None:
+        for step, arrived, departed in stored:
+            attributes = attributes_of(self._m, step.node)
+            self._m.namespace.confirm(step.node, arrived)
+            self._m.unconfirmed.add(arrived.subject)
+            if departed is not None:
+                self._m.namespace.bury(departed)
+            step.node.attributes = replace(attributes, ctime_ns=arrived.time_ns)
+
+
+def _check(source: Place, target: Place, *, replace_allowed: bool) -> None:
+    node, replaced = source.node, target.node
+    if isinstance(node, Directory) and target.directory.within(node):
+        raise InvalidArgument("a directory cannot be moved into itself")
+    if replaced is None:
+        return
+    if not replace_allowed:
+        raise ExistsError(f"entry {target.name!r} exists")
+    if isinstance(replaced, Directory):
+        if not isinstance(node, Directory):
+            raise IsADirectory(f"{target.name!r} is a directory")
+        if replaced.children:
+            raise NotEmptyError(f"directory {target.name!r} is not empty")
+    elif isinstance(node, Directory):
+        raise NotADirectory(f"{target.name!r} is not a directory")
+
+
+def _departures(steps: Iterable[Step]) -> list[MetaWrite]:
+    steps = list(steps)
+    taken_over = {step.moved.subject for step in steps}
+    return [
+        MetaWrite(tombstone(step.info), step.info.revision, ttl=TOMBSTONE_TTL)
+        for step in steps
+        if step.info.subject not in taken_over
+    ]
+
+
+def _paired(
+    steps: list[Step], stored: tuple[ObjectInfo, ...]
+) -> list[tuple[Step, ObjectInfo, ObjectInfo | None]]:
+    graves = {info.subject: info for info in stored[len(steps) :]}
+    return [
+        (step, arrived, graves.get(step.info.subject))
+        for step, arrived in zip(steps, stored[: len(steps)], strict=True)
+    ]
+
+
+def _parts(steps: list[Step]) -> list[list[Step]]:
+    return [steps[start : start + MAX_BATCH] for start in range(0, len(steps), MAX_BATCH)]

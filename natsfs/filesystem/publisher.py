@@ -1,0 +1,203 @@
+"""Changes of this mount, published as compare-and-set.
+
+The only module that writes to the bucket on behalf of the filesystem.  Each change states the
+revision that it was decided on.  When the server says that another one is there, that one is read
+back, taken into the tree, and the change is decided again: a metadata change then keeps what the
+other writer changed (M5, M6), a commit of bytes replaces the other version whole (A4).
+
+Concurrency: callers hold the reservation of every name they change.  After each await, what was
+decided on is looked up again from the tree.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+from natsfs.errors import (
+    ExistsError,
+    NoSpaceError,
+    NotFoundError,
+    QuotaExceededError,
+    WrongRevision,
+)
+from natsfs.filesystem.appearance import attributes_of
+from natsfs.filesystem.attributes import AttributeChanges, Attributes, encode
+from natsfs.filesystem.intake import Intake
+from natsfs.filesystem.state import Mounted
+from natsfs.store.base import CAS_ATTEMPTS, tombstone
+from natsfs.store.model import NOTHING, MetaWrite, ObjectInfo, ObjectMeta
+from natsfs.store.wire import meta_subject
+from natsfs.tree.namespace import Directory, Leaf
+
+log = logging.getLogger(__name__)
+
+#: Seconds that the tombstones of natsfs live where the bucket allows it: temporary files must not
+#: pile up, and `natsfs ls --deleted` is to show what was removed today.
+TOMBSTONE_TTL = 24 * 3600
+
+
+class Publisher:
+    """Writes metas and versions."""
+
+    def __init__(self, mounted: Mounted, intake: Intake) -> None:
+        self._m = mounted
+        self._intake = intake
+
+    def subject_of(self, name: str) -> str:
+        """The subject that a new object *name* gets.  Errors: `NameTooLongError`."""
+        return meta_subject(self._m.store.bucket, name)
+
+    async def put(
+        self, leaf: Leaf, content: Callable[[], AsyncIterator[bytes]], attributes: Attributes
+    ) -> ObjectInfo:
+        """Store a version of *leaf*, which is part of the tree, and confirm it there.
+
+        *content* may be called again when a compare-and-set is lost.  What it replaces waits for
+        its purge.  Errors: those of `ObjectStore.upload`.
+        """
+        for attempt in range(CAS_ATTEMPTS):
+            old = leaf.info
+            name = leaf.object_name
+            subject = old.subject if old is not None else self.subject_of(name)
+            expected = self._m.namespace.last_revision(subject)
+            meta = _meta_for(old, attributes)
+            try:
+                info = await self._m.store.upload(
+                    name, content(), meta, subject=subject, expected=expected
+                )
+            except WrongRevision:
+                if attempt == CAS_ATTEMPTS - 1:
+                    raise
+                await self._intake.refresh(subject, keep=leaf)
+            except (NoSpaceError, QuotaExceededError):
+                if not await self._m.purger.drain():
+                    raise
+            else:
+                self._confirm(leaf, info, old)
+                return info
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    async def create(
+        self, directory: Directory, name: bytes, info: ObjectInfo, attributes: Attributes
+    ) -> Leaf:
+        """A new object without bytes of its own, *info*, as *name* in *directory*.
+
+        Errors: `ExistsError` (somebody has the name already), those of `ObjectStore.commit`.
+        """
+        subject = self.subject_of(info.name)
+        stored = (await self._exclusively(lambda: info, subject))[0]
+        leaf = Leaf(None, b"", None)
+        leaf.attributes = replace(attributes, ctime_ns=stored.time_ns)
+        self._m.namespace.place(leaf, directory, name)
+        self._confirm(leaf, stored, None)
+        return leaf
+
+    async def mark(self, directory: Directory, name: str, attributes: Attributes) -> None:
+        """Store a marker *name* for *directory*, which has none.  Errors: as `create`."""
+        info = ObjectInfo(name, self._m.store.bucket, "", metadata=encode(attributes))
+        stored = (await self._exclusively(lambda: info, self.subject_of(name)))[0]
+        directory.attributes = replace(attributes, ctime_ns=stored.time_ns)
+        self._confirm(directory, stored, None)
+
+    async def rewrite(self, node: Leaf | Directory, changes: AttributeChanges) -> None:
+        """Change attributes in the meta of *node*, which has one.
+
+        Errors: `NotFoundError` (a foreign client deleted it), those of `ObjectStore.commit`.
+        """
+
+        def build() -> list[MetaWrite]:
+            info = _current(node)
+            wanted = changes.apply(attributes_of(self._m, node), 0)
+            metadata = {**info.metadata, **changes.encode(wanted)}
+            return [MetaWrite(replace(info, metadata=metadata), info.revision)]
+
+        stored = (await self.publish(build))[0]
+        node.attributes = changes.apply(attributes_of(self._m, node), stored.time_ns)
+        self._confirm(node, stored, None)
+
+    async def remove(self, node: Leaf | Directory) -> None:
+        """Replace the object of *node* by a tombstone; the tree is the caller's business.
+
+        Errors: those of `ObjectStore.commit`.
+        """
+
+        def build() -> list[MetaWrite]:
+            info = _current(node)
+            return [MetaWrite(tombstone(info), info.revision, ttl=TOMBSTONE_TTL)]
+
+        info = _current(node)
+        try:
+            stored = (await self.publish(build))[0]
+        except NotFoundError:
+            return  # somebody else was faster
+        except (NoSpaceError, QuotaExceededError):
+            # In a full bucket even a tombstone is refused until bytes are freed (protocol.md 2.7).
+            await self._m.store.purge_chunks(info.nuid)
+            stored = (await self.publish(build))[0]
+        else:
+            self._m.purger.schedule(info)
+        self._m.namespace.bury(stored)
+
+    async def publish(self, build: Callable[[], list[MetaWrite]]) -> tuple[ObjectInfo, ...]:
+        """Commit what *build* decides, deciding again whenever the server has something newer.
+
+        Errors: those of *build* and of `ObjectStore.commit`.
+        """
+        for attempt in range(CAS_ATTEMPTS):
+            writes = build()
+            try:
+                return await self._m.store.commit(writes)
+            except WrongRevision as lost:
+                if attempt == CAS_ATTEMPTS - 1:
+                    raise
+                await self._refresh(writes, lost.name)
+            except (NoSpaceError, QuotaExceededError):
+                if not await self._m.purger.drain():
+                    raise
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    async def _refresh(self, writes: list[MetaWrite], name: str) -> None:
+        for write in writes:
+            if write.info.name == name:
+                await self._intake.refresh(write.info.subject or self.subject_of(name))
+
+    async def _exclusively(
+        self, info: Callable[[], ObjectInfo], subject: str
+    ) -> tuple[ObjectInfo, ...]:
+        """Commit *info* where nothing, or a tombstone, is."""
+
+        def build() -> list[MetaWrite]:
+            if self._m.namespace.find(subject) is not None:
+                raise ExistsError(f"{info().name!r} was just created by another client")
+            return [MetaWrite(info(), self._m.namespace.last_revision(subject))]
+
+        return await self.publish(build)
+
+    def _confirm(
+        self, node: Leaf | Directory, info: ObjectInfo, replaced: ObjectInfo | None
+    ) -> None:
+        self._m.namespace.confirm(node, info)
+        self._m.unconfirmed.add(info.subject)
+        if replaced is not None and replaced.nuid != info.nuid:
+            self._m.purger.schedule(replaced)
+
+
+def _current(node: Leaf | Directory) -> ObjectInfo:
+    info = node.marker if isinstance(node, Directory) else node.info
+    if info is None:
+        raise NotFoundError("another client deleted it")
+    return info
+
+
+def _meta_for(old: ObjectInfo | None, attributes: Attributes) -> ObjectMeta:
+    """What a new version says besides its bytes: what the old one said, and *attributes*."""
+    if old is None:
+        return ObjectMeta(metadata=encode(attributes))
+    return ObjectMeta(
+        description=old.description,
+        headers=old.headers,
+        metadata={**(old.metadata or NOTHING), **encode(attributes)},
+        extra=old.extra,
+    )

@@ -1,0 +1,90 @@
+"""Chunks of versions that were replaced or removed, until it is time to free them (W6).
+
+A version stays as long as a handle of this mount reads it, and *delay* seconds longer than its
+name, so that readers on other hosts can finish.  What is still waiting when the mount ends is freed
+then; what a crash leaves behind is found by `natsfs gc`.
+
+Concurrency: `schedule`, `hold` and `release` are atomic.  A version is taken off the list before
+its purge is awaited, so it is purged once.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import Counter
+
+import trio
+
+from natsfs.errors import NatsfsError
+from natsfs.store.base import ObjectStore
+from natsfs.store.model import ObjectInfo
+
+log = logging.getLogger(__name__)
+
+
+class Purger:
+    """Frees chunks, in time."""
+
+    def __init__(self, store: ObjectStore, delay: float) -> None:
+        self._store = store
+        self._delay = delay
+        self._due: list[tuple[float, str]] = []
+        #: Due, but read by a handle.
+        self._parked: set[str] = set()
+        self._readers: Counter[str] = Counter()
+        self._wake = trio.Event()
+
+    def __len__(self) -> int:
+        """How many versions wait to be freed."""
+        return len(self._due) + len(self._parked)
+
+    def hold(self, nuid: str) -> None:
+        """A handle reads the version *nuid*."""
+        self._readers[nuid] += 1
+
+    def release(self, nuid: str) -> None:
+        """A handle that was announced by `hold` is done with *nuid*."""
+        self._readers[nuid] -= 1
+        if not self._readers[nuid]:
+            del self._readers[nuid]
+            if nuid in self._parked:
+                self._parked.remove(nuid)
+                heapq.heappush(self._due, (trio.current_time(), nuid))
+                self._wake.set()
+
+    def schedule(self, info: ObjectInfo) -> None:
+        """No name has the version *info* any more."""
+        if info.nuid and info.chunks and info.link is None and not info.deleted:
+            heapq.heappush(self._due, (trio.current_time() + self._delay, info.nuid))
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Free what is due, until cancelled."""
+        while True:
+            await self._free_until(trio.current_time())
+            self._wake = trio.Event()
+            with trio.move_on_at(self._due[0][0] if self._due else float("inf")):
+                await self._wake.wait()
+
+    async def drain(self) -> int:
+        """Free now whatever no handle reads, because space is short or the mount ends; return how
+        many versions that were."""
+        return await self._free_until(float("inf"))
+
+    async def _free_until(self, until: float) -> int:
+        count = 0
+        while self._due and self._due[0][0] <= until:
+            nuid = heapq.heappop(self._due)[1]
+            if nuid in self._readers:
+                self._parked.add(nuid)
+            else:
+                await self._free(nuid)
+                count += 1
+        return count
+
+    async def _free(self, nuid: str) -> None:
+        try:
+            await self._store.purge_chunks(nuid)
+        except NatsfsError as error:
+            log.warning("chunks of version %s could not be freed: %s", nuid, error)

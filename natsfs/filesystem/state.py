@@ -1,0 +1,76 @@
+"""What the parts of the filesystem share, and what they need from the layer above.
+
+`Mounted` is plain data: whoever changes it says so at the top of its module.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from natsfs.config import TreeConfig
+from natsfs.data.reader import ObjectReader
+from natsfs.errors import ReadOnlyError
+from natsfs.filesystem.purger import Purger
+from natsfs.filesystem.reservations import Reservations
+from natsfs.store.base import ObjectStore
+from natsfs.store.model import Malformed
+from natsfs.tree.inodes import InodeTable
+from natsfs.tree.namespace import Change, Namespace
+
+
+class Notifier(Protocol):
+    """Tells the kernel what it must not believe any more.  Implemented in `operations`."""
+
+    def changed(self, changes: Iterable[Change]) -> None:
+        """These names and nodes are not what the kernel may have cached.  Returns at once; the
+        new state is in place already."""
+
+
+class SilentNotifier:
+    """For a filesystem that no kernel has mounted."""
+
+    def changed(self, changes: Iterable[Change]) -> None:
+        """Nobody caches anything."""
+
+
+@dataclass(slots=True)
+class Mounted:
+    """One mounted bucket.
+
+    *root* is the directory that it is mounted on; *read_only* holds the reason when it is.
+    *unconfirmed* are subjects whose newest meta this mount wrote and has not seen come back by the
+    watch: the server's time of it is still a guess.  *live* says whether the watch is up to date.
+    """
+
+    store: ObjectStore
+    namespace: Namespace
+    inodes: InodeTable
+    reader: ObjectReader
+    purger: Purger
+    reservations: Reservations
+    tree: TreeConfig
+    root: PurePosixPath
+    spool_directory: Path
+    read_only: str | None = None
+    notifier: Notifier = field(default_factory=SilentNotifier)
+    unconfirmed: set[str] = field(default_factory=set)
+    malformed: dict[str, Malformed] = field(default_factory=dict)
+    #: Subjects whose undecodable metadata was reported already (M2: one warning).
+    reported: set[str] = field(default_factory=set)
+    live: bool = False
+    #: Whether the bucket takes atomic batches.
+    atomic: bool = False
+
+    def check_writable(self) -> None:
+        """Errors: `ReadOnlyError` when nothing may be changed here."""
+        if self.read_only is not None:
+            raise ReadOnlyError(self.read_only)
+
+
+def now_ns() -> int:
+    """The time of a change that this host makes, in nanoseconds since the epoch."""
+    return time.time_ns()

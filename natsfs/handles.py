@@ -1,0 +1,111 @@
+"""What an open file or directory is.
+
+An `OpenFile` is what all descriptors of one file on this mount share: the version below (*base*)
+and the bytes written on top of it (*spool*), so that programs see each other's writes at once (W3).
+A `FileHandle` is one open(2); `readable` and `writable` say what its flags allow.
+
+Concurrency: one trio thread.  `OpenFile.lock` is held while a commit reads the spool; writers do
+not take it, they count their changes instead, and the commit sees that it was not the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import trio
+
+from natsfs.data.reader import VersionReader
+from natsfs.data.spool import Spool
+from natsfs.errors import BadHandle
+from natsfs.store.model import ObjectInfo
+from natsfs.tree.namespace import Directory, Leaf, Node
+
+
+class OpenFile:
+    """A file that somebody has open.
+
+    *changes* counts what was done to its bytes or, while they wait for their commit, attributes;
+    *committed* is the count that the last commit covered.
+    """
+
+    __slots__ = ("base", "changes", "committed", "handles", "leaf", "lock", "spool")
+
+    def __init__(self, leaf: Leaf, base: ObjectInfo | None) -> None:
+        self.leaf = leaf
+        self.base = base
+        self.spool: Spool | None = None
+        self.handles: set[FileHandle] = set()
+        self.lock = trio.Lock()
+        # A file without a version, just created, has to be committed even if nothing is written.
+        self.changes = 0 if base is not None else 1
+        self.committed = 0
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is something that JetStream has not acknowledged."""
+        return self.changes != self.committed
+
+    @property
+    def size(self) -> int:
+        """Bytes, as programs on this mount see the file now."""
+        if self.spool is not None:
+            return self.spool.size
+        return self.base.size if self.base is not None else 0
+
+
+@dataclass(slots=True, eq=False)
+class FileHandle:
+    """One open file description.  *stream* reads the base version with this handle's read-ahead."""
+
+    file: OpenFile
+    readable: bool
+    writable: bool
+    append: bool
+    stream: VersionReader | None = None
+
+
+@dataclass(slots=True, eq=False)
+class DirectoryHandle:
+    """One open directory.  *entries* is a snapshot, taken when a listing starts at its beginning:
+    whatever comes and goes meanwhile, no entry is skipped or seen twice."""
+
+    directory: Directory
+    entries: list[tuple[bytes, Node]] | None = None
+
+
+Handle = FileHandle | DirectoryHandle
+HandleT = TypeVar("HandleT", FileHandle, DirectoryHandle)
+
+
+class HandleTable:
+    """Numbers for open handles, as the kernel wants them."""
+
+    def __init__(self) -> None:
+        self._handles: dict[int, Handle] = {}
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def add(self, handle: Handle) -> int:
+        """A number for *handle*, never used before on this mount."""
+        self._last += 1
+        self._handles[self._last] = handle
+        return self._last
+
+    def get(self, number: int, kind: type[HandleT]) -> HandleT:
+        """The handle with this number.  Errors: `BadHandle` when it is not an open *kind*."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, kind):
+            raise BadHandle(f"handle {number} is not an open {kind.__name__}")
+        return handle
+
+    def remove(self, number: int) -> Handle | None:
+        """Close the number; its handle, if it had one."""
+        return self._handles.pop(number, None)
+
+    def files(self) -> list[OpenFile]:
+        """Every open file, once."""
+        found = (h.file for h in self._handles.values() if isinstance(h, FileHandle))
+        return list(dict.fromkeys(found))

@@ -1,0 +1,311 @@
+"""pyfuse3's operations class: one method for each request of the kernel.
+
+How long the kernel may keep an answer is decided here: for good while the watch is live, because
+what changes is then told by the notifier (A1); not at all otherwise, and for a node whose ctime is
+not yet the server's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+    XAttrNameT,
+)
+
+from natsfs.errors import ExistsError
+from natsfs.filesystem import Filesystem
+from natsfs.filesystem.attributes import AttributeChanges
+from natsfs.filesystem.files import new_file
+from natsfs.handles import DirectoryHandle, FileHandle
+from natsfs.operations.boundary import answers
+from natsfs.tree.namespace import Node
+
+#: Seconds that the kernel keeps names and attributes while the watch is live: so long that they
+#: never expire between changes, so short that a lost notification heals within a day.
+KEPT = 24 * 3600.0
+
+#: The unit of statfs: bytes.  Programs multiply, so any would do; 4 KiB is what ext4 shows.
+STATFS_UNIT = 4096
+
+
+class Operations(pyfuse3.Operations):
+    """Requests of one mount."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, filesystem: Filesystem, *, on_init: Callable[[], None]) -> None:
+        super().__init__()
+        self._fs = filesystem
+        self._inodes = filesystem.mounted.inodes
+        self._on_init = on_init
+
+    def init(self) -> None:
+        """The kernel has connected."""
+        self._on_init()
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    @answers
+    async def lookup(
+        self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        directory = self._fs.entries.directory(parent_inode)
+        if name not in (b".", b"..") and name not in directory.children:
+            return self._negative()
+        return self._entry(self._fs.entries.lookup(parent_inode, name))
+
+    @answers
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        return self._attributes(self._fs.entries.node(inode))
+
+    @answers
+    async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        return self._fs.entries.readlink(inode)
+
+    @answers
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        handle = DirectoryHandle(self._fs.entries.directory(inode))
+        return FileHandleT(self._fs.handles.add(handle))
+
+    @answers
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        handle = self._fs.handles.get(fh, DirectoryHandle)
+        entries = self._fs.entries
+        found = entries.listing(handle, start_id)
+        for number in range(start_id, len(found)):
+            name, node = found[number]
+            if not entries.still_there(handle, name, node):
+                continue
+            if not pyfuse3.readdir_reply(token, name, self._attributes(node), number + 1):
+                break
+            if name not in (b".", b".."):
+                self._inodes.remember(node)
+
+    @answers
+    async def releasedir(self, fh: FileHandleT) -> None:
+        self._fs.handles.remove(fh)
+
+    @answers
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        """Names are acknowledged before the call that changed them returns."""
+
+    @answers
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        space = await self._fs.entries.statfs()
+        data = StatvfsData()
+        data.f_bsize = data.f_frsize = STATFS_UNIT
+        data.f_blocks = space.total // STATFS_UNIT
+        data.f_bfree = data.f_bavail = space.free // STATFS_UNIT
+        data.f_ffree = data.f_favail = space.free // STATFS_UNIT
+        data.f_files = space.files + data.f_ffree
+        data.f_namemax = 255
+        return data
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        """Lookups taken back; this may not fail, and does not."""
+        for inode, count in inode_list:
+            self._inodes.forget(inode, count)
+
+    # -- files ------------------------------------------------------------------------------------
+
+    @answers
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        handle, pages_true = self._fs.files.open(self._fs.entries.node(inode), flags)
+        return FileInfo(FileHandleT(self._fs.handles.add(handle)), keep_cache=pages_true)
+
+    @answers
+    async def create(
+        self,
+        parent_inode: InodeT,
+        name: FileNameT,
+        mode: ModeT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> tuple[FileInfo, EntryAttributes]:
+        directory = self._fs.entries.directory(parent_inode)
+        self._fs.changes.check_name(directory, name)
+        node = directory.children.get(name)
+        if node is not None:
+            # Another client was faster than the kernel's lookup.
+            if flags & os.O_EXCL:
+                raise ExistsError(f"entry {name!r} exists")
+            handle, _ = self._fs.files.open(node, flags)
+        else:
+            above = self._fs.entries.attributes(directory)
+            attributes = new_file(above, mode, ctx.uid, ctx.gid)
+            handle, node = self._fs.files.create(directory, name, attributes, flags)
+        info = FileInfo(FileHandleT(self._fs.handles.add(handle)), keep_cache=False)
+        return info, self._entry(node)
+
+    @answers
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        return await self._fs.files.read(self._fs.handles.get(fh, FileHandle), off, size)
+
+    @answers
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        return self._fs.files.write(self._fs.handles.get(fh, FileHandle), off, buf)
+
+    @answers
+    async def flush(self, fh: FileHandleT) -> None:
+        await self._fs.files.flush(self._fs.handles.get(fh, FileHandle))
+
+    @answers
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        await self._fs.files.fsync(self._fs.handles.get(fh, FileHandle))
+
+    @answers
+    async def release(self, fh: FileHandleT) -> None:
+        handle = self._fs.handles.get(fh, FileHandle)
+        await self._fs.files.release(handle)
+        self._fs.handles.remove(fh)
+
+    # -- changes ----------------------------------------------------------------------------------
+
+    @answers
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        node = self._fs.entries.node(inode)
+        handle = self._fs.handles.get(fh, FileHandle) if fh is not None else None
+        changes = AttributeChanges(
+            mode=attr.st_mode & 0o7777 if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+        )
+        await self._fs.changes.setattr(node, changes, handle)
+        return self._attributes(node)
+
+    @answers
+    async def mkdir(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent = self._fs.entries.directory(parent_inode)
+        mode = mode & 0o7777
+        return self._entry(await self._fs.changes.mkdir(parent, name, mode, ctx.uid, ctx.gid))
+
+    @answers
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent = self._fs.entries.directory(parent_inode)
+        node = await self._fs.changes.mknod(parent, name, mode, rdev, ctx.uid, ctx.gid)
+        return self._entry(node)
+
+    @answers
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent = self._fs.entries.directory(parent_inode)
+        return self._entry(await self._fs.changes.symlink(parent, name, target, ctx.uid, ctx.gid))
+
+    @answers
+    async def link(
+        self,
+        inode: InodeT,
+        new_parent_inode: InodeT,
+        new_name: FileNameT,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        raise FUSEError(errno.EPERM)
+
+    @answers
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._fs.changes.unlink(self._fs.entries.directory(parent_inode), name)
+
+    @answers
+    async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        await self._fs.changes.rmdir(self._fs.entries.directory(parent_inode), name)
+
+    @answers
+    async def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        old = self._fs.entries.directory(parent_inode_old)
+        new = self._fs.entries.directory(parent_inode_new)
+        await self._fs.moves.rename(old, name_old, new, name_new, flags)
+
+    # -- extended attributes ----------------------------------------------------------------------
+
+    @answers
+    async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        raise FUSEError(errno.ENODATA)
+
+    @answers
+    async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
+        return ()
+
+    @answers
+    async def setxattr(
+        self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
+    ) -> None:
+        raise FUSEError(errno.EOPNOTSUPP)
+
+    @answers
+    async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
+        raise FUSEError(errno.ENODATA)
+
+    # -- encoding ---------------------------------------------------------------------------------
+
+    def _entry(self, node: Node) -> EntryAttributes:
+        """An answer by which the kernel takes a reference to *node*."""
+        self._inodes.remember(node)
+        return self._attributes(node)
+
+    def _negative(self) -> EntryAttributes:
+        """No such entry, and the kernel may believe it until the notifier says otherwise."""
+        entry = EntryAttributes()
+        entry.st_ino = InodeT(0)
+        entry.entry_timeout = KEPT if self._fs.entries.live else 0
+        return entry
+
+    def _attributes(self, node: Node) -> EntryAttributes:
+        found = self._fs.entries.attributes(node)
+        entry = EntryAttributes()
+        entry.st_ino = InodeT(self._inodes.number(node))
+        entry.entry_timeout = KEPT if self._fs.entries.live else 0
+        entry.attr_timeout = KEPT if self._fs.entries.settled(node) else 0
+        entry.st_mode = ModeT(found.mode)
+        entry.st_nlink = self._fs.entries.links(node)
+        entry.st_uid = found.uid
+        entry.st_gid = found.gid
+        entry.st_rdev = found.rdev
+        entry.st_size = found.size
+        entry.st_blksize = self._fs.entries.block_size(node)
+        entry.st_blocks = -(-found.size // 512)
+        entry.st_atime_ns = found.atime_ns
+        entry.st_mtime_ns = found.mtime_ns
+        entry.st_ctime_ns = found.ctime_ns
+        entry.st_birthtime_ns = found.btime_ns
+        return entry

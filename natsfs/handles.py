@@ -19,7 +19,7 @@ from natsfs.data.reader import VersionReader
 from natsfs.data.spool import Spool
 from natsfs.errors import BadHandle
 from natsfs.store.model import ObjectInfo
-from natsfs.tree.namespace import Directory, Leaf, Node
+from natsfs.tree.nodes import Directory, Leaf, Node
 
 
 class OpenFile:

@@ -26,6 +26,7 @@ from natsfs.data.cache import BlockCache
 from natsfs.data.reader import ObjectReader
 from natsfs.errors import BucketNotFoundError, ExistsError, MountFailed
 from natsfs.filesystem import Filesystem, Mounted
+from natsfs.filesystem.attributes import is_hard_link
 from natsfs.filesystem.purger import Purger
 from natsfs.filesystem.reservations import Reservations
 from natsfs.operations.handlers import Operations
@@ -107,7 +108,7 @@ async def _open_bucket(manager: JetStreamManager, config: MountConfig) -> Object
 async def _build(store: ObjectStore, config: MountConfig, nursery: trio.Nursery) -> Filesystem:
     """The filesystem of the bucket, its tree complete."""
     status = await store.status()
-    namespace = Namespace()
+    namespace = Namespace(is_hard_link)
     # Until something is in it, the bucket's directory is as old as the bucket.
     namespace.root.changed = (0, status.created_ns)
     cache = BlockCache(config.cache)

@@ -1,8 +1,9 @@
 """How a bucket looks and behaves as a directory: `semantics.md` lives in this package.
 
     entries    looking              changes   single entries     moves     rename
-    files      bytes                publisher compare-and-set    intake    what the bucket says
-    purger     old chunks           reservations  who changes which name now
+    files      bytes                hardlinks further names      xattrs    user.* and metadata
+    publisher  compare-and-set      relocation metas that move   intake    what the bucket says
+    naming     what may be created  reservations who changes what now      purger  old chunks
 
 `Filesystem` holds them together for one bucket.  It speaks in nodes, handles and attributes of its
 own; what a kernel calls them is the business of `operations`.
@@ -15,10 +16,14 @@ import trio
 from natsfs.filesystem.changes import Changes
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.files import Files
+from natsfs.filesystem.hardlinks import Hardlinks
 from natsfs.filesystem.intake import Intake
 from natsfs.filesystem.moves import Moves
+from natsfs.filesystem.naming import Naming
 from natsfs.filesystem.publisher import Publisher
+from natsfs.filesystem.relocation import Relocation
 from natsfs.filesystem.state import Mounted, Notifier
+from natsfs.filesystem.xattrs import Xattrs
 from natsfs.handles import HandleTable
 
 __all__ = ["Filesystem", "Mounted", "Notifier"]
@@ -32,10 +37,18 @@ class Filesystem:
         self.handles = HandleTable()
         self._intake = Intake(mounted)
         publisher = Publisher(mounted, self._intake)
+        relocation = Relocation(mounted, publisher)
+        self.naming = Naming(mounted)
         self.entries = Entries(mounted)
         self.files = Files(mounted, publisher)
-        self.changes = Changes(mounted, self.entries, publisher, self.files)
-        self.moves = Moves(mounted, self.entries, publisher, self.changes)
+        self.hardlinks = Hardlinks(mounted, publisher, relocation, self.files, self.naming)
+        self.changes = Changes(
+            mounted, self.entries, self.naming, publisher, self.files, self.hardlinks
+        )
+        self.xattrs = Xattrs(mounted, self.changes)
+        self.moves = Moves(
+            mounted, self.entries, self.naming, publisher, relocation, self.hardlinks
+        )
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Fill the tree and keep it true in *nursery*; returns when it is complete.

@@ -15,7 +15,7 @@ from natsfs.filesystem.attributes import Attributes
 from natsfs.filesystem.links import shown_target
 from natsfs.filesystem.state import Mounted
 from natsfs.store.model import ObjectInfo
-from natsfs.tree.namespace import Directory, Leaf, Node
+from natsfs.tree.nodes import Directory, Leaf, Node
 
 log = logging.getLogger(__name__)
 

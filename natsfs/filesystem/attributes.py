@@ -25,6 +25,14 @@ Default = TypeVar("Default")
 #: Where the text of a symbolic link is kept, quoted by `tree.names.text_of`.
 SYMLINK_KEY = "symlink"
 
+#: Marks a native link as a further name of the object that it links to (K7).
+HARD_LINK_KEY = "hardlink"
+
+#: Metadata keys that natsfs gives a meaning of its own.
+SYSTEM_KEYS = frozenset(
+    {"mode", "uid", "gid", "rdev", "mtime", "atime", "btime", SYMLINK_KEY, HARD_LINK_KEY}
+)
+
 #: The type bits that an object may claim by its mode besides a regular file's (K5, K8).
 _SPECIAL = frozenset({stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK})
 
@@ -147,6 +155,14 @@ def of_directory(
 def is_symlink(attributes: Attributes) -> bool:
     """Whether these are a symbolic link's."""
     return stat.S_ISLNK(attributes.mode)
+
+
+def is_hard_link(info: ObjectInfo) -> bool:
+    """Whether *info* is a further name of an object in the same bucket."""
+    link = info.link
+    if link is None or link.name is None or info.metadata.get(HARD_LINK_KEY) != "true":
+        return False
+    return link.bucket == info.bucket
 
 
 def symlink_text(info: ObjectInfo) -> bytes | None:

@@ -7,41 +7,50 @@ the tree only after the server has acknowledged.
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 
 from natsfs.errors import (
-    ExistsError,
     InvalidArgument,
     IsADirectory,
     NameTooLongError,
     NotADirectory,
     NotEmptyError,
+    StaleVersion,
 )
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of, touch
 from natsfs.filesystem.attributes import AttributeChanges, Attributes
 from natsfs.filesystem.entries import Entries
-from natsfs.filesystem.files import Files, name_of, new_file
+from natsfs.filesystem.files import Files, new_file
+from natsfs.filesystem.hardlinks import Hardlinks
 from natsfs.filesystem.links import MAX_TARGET, native_link
+from natsfs.filesystem.naming import Naming, both, meta_of, name_of, names_of, subtree
 from natsfs.filesystem.publisher import Publisher
-from natsfs.filesystem.reservations import Key, Subtree
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.handles import FileHandle
 from natsfs.store.model import ObjectInfo
-from natsfs.tree.names import MAX_COMPONENT
-from natsfs.tree.namespace import ROOT_MARKER, Directory, Leaf, Node
+from natsfs.tree.nodes import ROOT_MARKER, Directory, Hardlink, Leaf, Node
 
 
 class Changes:
     """Operations on single entries."""
 
     def __init__(
-        self, mounted: Mounted, entries: Entries, publisher: Publisher, files: Files
+        self,
+        mounted: Mounted,
+        entries: Entries,
+        naming: Naming,
+        publisher: Publisher,
+        files: Files,
+        hardlinks: Hardlinks,
     ) -> None:
         self._m = mounted
         self._entries = entries
+        self._naming = naming
         self._publisher = publisher
         self._files = files
+        self._hardlinks = hardlinks
 
     async def setattr(
         self, node: Node, changes: AttributeChanges, handle: FileHandle | None
@@ -49,7 +58,7 @@ class Changes:
         """Change attributes and size.  Attributes of a file with bytes not yet committed travel
         with these; otherwise they are published before this returns (M5).
 
-        Errors: `ReadOnlyError`, those of `Files.truncate` and `Publisher.rewrite`.
+        Errors: `ReadOnlyError`, those of `Files.truncate` and `Publisher.edit`.
         """
         self._m.check_writable()
         if changes.size is not None:
@@ -62,14 +71,17 @@ class Changes:
             await self._set_leaf(node, changes)
 
     async def mkdir(self, parent: Directory, name: bytes, mode: int, uid: int, gid: int) -> Node:
-        """A new directory with its marker (N5).  Errors: of `_check_free`, `Publisher.mark`."""
-        marker_name = self._check_free(parent, name) + "/"
+        """A new directory with its marker (N5).
+
+        Errors: those of `Naming.check_free` and `Publisher.mark`.
+        """
+        marker_name = self._naming.check_free(parent, name) + "/"
         if marker_name == ROOT_MARKER:
             raise InvalidArgument(f"{name!r} at the top would mark the bucket itself")
         child = Directory(None, b"", "")
         attributes = self._new(parent, stat.S_IFDIR | mode, uid, gid)
-        async with self._m.reservations.hold(lambda: _both(marker_name[:-1])):
-            self._check_free(parent, name)
+        async with self._m.reservations.hold(lambda: both(marker_name[:-1])):
+            self._naming.check_free(parent, name)
             await self._publisher.mark(child, marker_name, attributes)
             self._m.namespace.place(child, parent, name)
         touch(self._m, parent, attributes.mtime_ns)
@@ -105,12 +117,18 @@ class Changes:
         """
         self._m.check_writable()
         leaf = self._leaf(parent, name)
-        async with self._m.reservations.hold(lambda: name_of(leaf)):
-            if leaf.info is not None and leaf.parent is not None:
-                await self._publisher.remove(leaf)
-            if leaf.parent is not None:
-                self._m.notifier.changed(self._m.namespace.detach(leaf))
+        async with self._m.reservations.hold(lambda: names_of(self._m, leaf)):
+            if isinstance(leaf, Hardlink) or self._m.namespace.links_to(leaf):
+                await self._hardlinks.unlink(leaf)
+            else:
+                await self._unlink(leaf)
         touch(self._m, parent, now_ns())
+
+    async def _unlink(self, leaf: Leaf) -> None:
+        if leaf.info is not None and leaf.parent is not None:
+            await self._publisher.remove(leaf)
+        if leaf.parent is not None:
+            self._m.notifier.changed(self._m.namespace.detach(leaf))
 
     async def rmdir(self, parent: Directory, name: bytes) -> None:
         """Remove an empty directory.
@@ -118,10 +136,10 @@ class Changes:
         Errors: `NotFoundError`, `NotADirectory`, `NotEmptyError`, those of `Publisher.remove`.
         """
         self._m.check_writable()
-        directory = self._entries.child(parent, name)
+        directory = self._entries.entry(parent, name)
         if not isinstance(directory, Directory):
             raise NotADirectory(f"{name!r} is not a directory")
-        async with self._m.reservations.hold(lambda: _subtree(directory)):
+        async with self._m.reservations.hold(lambda: subtree(directory)):
             if directory.children:
                 raise NotEmptyError(f"directory {name!r} is not empty")
             if directory.marker is not None:
@@ -131,32 +149,13 @@ class Changes:
                 self._m.notifier.changed(self._m.namespace.detach(directory))
         touch(self._m, parent, now_ns())
 
-    def check_name(self, parent: Directory, name: bytes) -> str:
-        """The object name that creating *name* in *parent* means.
-
-        Errors: `NameTooLongError`, `ReadOnlyError`.
-        """
-        self._m.check_writable()
-        if len(name) > MAX_COMPONENT:
-            raise NameTooLongError(f"a name has at most {MAX_COMPONENT} bytes")
-        object_name = parent.child_name(name)
-        self._publisher.subject_of(object_name + "/")
-        return object_name
-
-    def _check_free(self, parent: Directory, name: bytes) -> str:
-        """Errors: `ExistsError`, those of `check_name`."""
-        object_name = self.check_name(parent, name)
-        if name in parent.children:
-            raise ExistsError(f"entry {name!r} exists")
-        return object_name
-
     async def _create(
         self, parent: Directory, name: bytes, info: ObjectInfo, attributes: Attributes
     ) -> Node:
-        object_name = self._check_free(parent, name)
+        object_name = self._naming.check_free(parent, name)
         named = replace(info, name=object_name)
-        async with self._m.reservations.hold(lambda: _both(object_name)):
-            self._check_free(parent, name)
+        async with self._m.reservations.hold(lambda: both(object_name)):
+            self._naming.check_free(parent, name)
             leaf = await self._publisher.create(parent, name, named, attributes)
         touch(self._m, parent, attributes.mtime_ns)
         return leaf
@@ -166,32 +165,49 @@ class Changes:
             if leaf.parent is None:
                 leaf.attributes = changes.apply(attributes_of(self._m, leaf), now_ns())
             elif not self._files.set_attributes(leaf, changes):
-                await self._publisher.rewrite(leaf, changes)
+                await self._rewrite(leaf, changes)
 
     async def _set_directory(self, directory: Directory, changes: AttributeChanges) -> None:
-        async with self._m.reservations.hold(lambda: frozenset({directory.marker_name})):
-            if directory.parent is None and directory is not self._m.namespace.root:
+        async with self._m.reservations.hold(lambda: meta_of(directory)):
+            if not meta_of(directory):
                 return  # removed while it was waiting: nothing is left to change
-            if directory.marker is not None:
-                await self._publisher.rewrite(directory, changes)
-            else:
-                wanted = changes.apply(attributes_of(self._m, directory), now_ns())
-                await self._publisher.mark(directory, directory.marker_name, wanted)
+            await self._mark_implied(directory)
+            await self._rewrite(directory, changes)
+
+    async def edit(self, node: Node, edit: Callable[[ObjectInfo], ObjectInfo]) -> None:
+        """Let *edit* change the meta of *node*: UpdateMeta.  Bytes not yet committed go first.
+
+        Errors: `ReadOnlyError`, `StaleVersion` (it was removed), those of `Files.commit`, of *edit*
+        and of `ObjectStore.commit`.
+        """
+        self._m.check_writable()
+        assert isinstance(node, Leaf | Directory)
+        if isinstance(node, Leaf) and node.file is not None:
+            await self._files.commit(node.file)
+        async with self._m.reservations.hold(lambda: meta_of(node)):
+            if not meta_of(node):
+                raise StaleVersion("its attributes went with its name")
+            if isinstance(node, Directory):
+                await self._mark_implied(node)
+            await self._publisher.edit(node, edit)
+
+    async def _mark_implied(self, directory: Directory) -> None:
+        if directory.marker is None:
+            attributes = attributes_of(self._m, directory)
+            await self._publisher.mark(directory, directory.marker_name, attributes)
+
+    async def _rewrite(self, node: Leaf | Directory, changes: AttributeChanges) -> None:
+        def edit(info: ObjectInfo) -> ObjectInfo:
+            wanted = changes.apply(attributes_of(self._m, node), 0)
+            return replace(info, metadata={**info.metadata, **changes.encode(wanted)})
+
+        await self._publisher.edit(node, edit)
 
     def _leaf(self, parent: Directory, name: bytes) -> Leaf:
-        node = self._entries.child(parent, name)
+        node = self._entries.entry(parent, name)
         if not isinstance(node, Leaf):
             raise IsADirectory(f"{name!r} is a directory")
         return node
 
     def _new(self, parent: Directory, mode: int, uid: int, gid: int) -> Attributes:
         return new_file(attributes_of(self._m, parent), mode, uid, gid)
-
-
-def _both(object_name: str) -> frozenset[Key]:
-    """A name that may become a file's or a directory's."""
-    return frozenset({object_name, Subtree(object_name + "/")})
-
-
-def _subtree(directory: Directory) -> frozenset[Key]:
-    return frozenset({Subtree(directory.prefix)}) if directory.parent is not None else frozenset()

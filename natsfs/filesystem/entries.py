@@ -12,10 +12,11 @@ import trio
 from natsfs.errors import InvalidArgument, NotADirectory, NotFoundError
 from natsfs.filesystem.appearance import attributes_of, link_text
 from natsfs.filesystem.attributes import Attributes
+from natsfs.filesystem.naming import check_length
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import DirectoryHandle
 from natsfs.store.model import DEFAULT_CHUNK_SIZE, AccountLimits, BucketStatus
-from natsfs.tree.namespace import Directory, Leaf, Node
+from natsfs.tree.nodes import Directory, Leaf, Node
 
 #: Seconds that an answer to statfs is good for: `df` and file managers ask in bursts.
 STATFS_AGE = 1.0
@@ -40,12 +41,20 @@ class Entries:
         self._m = mounted
         self._space: tuple[float, Space] | None = None
 
-    def child(self, directory: Directory, name: bytes) -> Node:
-        """The entry *name* of *directory*.  Errors: `NotFoundError`."""
+    def entry(self, directory: Directory, name: bytes) -> Node:
+        """What has *name* in *directory*, which for a hard link is the link.
+
+        Errors: `NotFoundError`, `NameTooLongError`.
+        """
+        check_length(name)
         node = directory.children.get(name)
         if node is None:
             raise NotFoundError(f"no entry {name!r}")
         return node
+
+    def meant(self, node: Node) -> Node:
+        """What programs are to see of an entry: the file of a hard link."""
+        return self._m.namespace.primary(node)
 
     def directory(self, ino: int) -> Directory:
         """The directory with this number.  Errors: `NotADirectory`, `StaleVersion`."""
@@ -70,7 +79,7 @@ class Entries:
             return directory
         if name == b"..":
             return directory.parent or directory
-        return self.child(directory, name)
+        return self.meant(self.entry(directory, name))
 
     def attributes(self, node: Node) -> Attributes:
         """stat(2) of *node*."""
@@ -80,7 +89,9 @@ class Entries:
         """`st_nlink` of *node*."""
         if isinstance(node, Directory):
             return 2 + node.subdirectories if node.parent or node is self._m.namespace.root else 0
-        return 1 if node.parent is not None else 0
+        if node.parent is None:
+            return 0
+        return 1 + len(self._m.namespace.links_to(node)) if isinstance(node, Leaf) else 1
 
     def block_size(self, node: Node) -> int:
         """`st_blksize`: the chunk size (M7)."""

@@ -25,12 +25,12 @@ from natsfs.errors import BadHandle, IsADirectory, NatsfsError, StaleVersion
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of, touch
 from natsfs.filesystem.attributes import AttributeChanges, Attributes
+from natsfs.filesystem.naming import name_of
 from natsfs.filesystem.publisher import Publisher
-from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.handles import FileHandle, OpenFile
 from natsfs.store.model import ObjectInfo
-from natsfs.tree.namespace import Directory, Leaf, Node
+from natsfs.tree.nodes import Directory, Leaf, Node
 
 log = logging.getLogger(__name__)
 
@@ -305,11 +305,6 @@ def new_file(directory_attributes: Attributes, mode: int, uid: int, gid: int) ->
     if inherited and stat.S_ISDIR(mode):
         mode |= stat.S_ISGID
     return attrs.new(mode, uid, directory_attributes.gid if inherited else gid, now_ns())
-
-
-def name_of(leaf: Leaf) -> frozenset[Key]:
-    """What to reserve for a change of *leaf*: nothing, once it has no name any more."""
-    return frozenset() if leaf.parent is None else frozenset({leaf.object_name})
 
 
 async def _read(

@@ -27,7 +27,7 @@ from natsfs.store.model import (
     Updated,
     WatchEvent,
 )
-from natsfs.tree.namespace import Leaf
+from natsfs.tree.nodes import Leaf
 
 log = logging.getLogger(__name__)
 

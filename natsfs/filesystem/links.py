@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 
 from natsfs.store.model import Link, ObjectInfo
 from natsfs.tree.names import encode_component
-from natsfs.tree.namespace import Directory, Leaf, Namespace, Node
+from natsfs.tree.namespace import Namespace
+from natsfs.tree.nodes import Directory, Leaf, Node
 
 #: PATH_MAX of Linux, with the NUL; symlink(2) refuses longer targets.
 MAX_TARGET = 4096

@@ -1,17 +1,12 @@
 """rename(2): metas get new names, bytes stay where they are (A2).
 
-A rename publishes each meta under its new name and a tombstone under the old one, all of them in
-one atomic batch where the bucket has batches and they are few enough; otherwise every new name is
-there before the first old one goes, so that an interruption leaves both and never neither.
-
-Concurrency: the old and the new name, with all that is below them, are reserved before the tree is
-looked at.  The tree follows after the server has acknowledged.
+Concurrency: the old and the new name, with all that is below them and every hard link to it, are
+reserved before the tree is looked at.  The tree follows after the server has acknowledged.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from natsfs.errors import (
@@ -20,22 +15,21 @@ from natsfs.errors import (
     IsADirectory,
     NotADirectory,
     NotEmptyError,
+    NotFoundError,
     NotSupported,
 )
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of, touch
-from natsfs.filesystem.changes import Changes
 from natsfs.filesystem.entries import Entries
+from natsfs.filesystem.hardlinks import Hardlinks, retargeted
 from natsfs.filesystem.links import native_link
-from natsfs.filesystem.publisher import TOMBSTONE_TTL, Publisher
-from natsfs.filesystem.reservations import Key, Subtree
+from natsfs.filesystem.naming import Naming, both, name_of
+from natsfs.filesystem.publisher import Publisher
+from natsfs.filesystem.relocation import MAX_BATCH, Relocation, Step
+from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.state import Mounted, now_ns
-from natsfs.store.base import tombstone
-from natsfs.store.model import Link, MetaWrite, ObjectInfo
-from natsfs.tree.namespace import Directory, Leaf, Node, walk
-
-#: Messages in one atomic batch (protocol.md 2.5).
-MAX_BATCH = 1000
+from natsfs.store.model import Link, ObjectInfo
+from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node, walk
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -59,25 +53,24 @@ class Place:
         return self.directory.child_name(self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One meta on its way: *node*, whose meta is *info*, becomes *moved*."""
-
-    node: Leaf | Directory
-    info: ObjectInfo
-    moved: ObjectInfo
-
-
 class Moves:
     """Renames."""
 
     def __init__(
-        self, mounted: Mounted, entries: Entries, publisher: Publisher, changes: Changes
+        self,
+        mounted: Mounted,
+        entries: Entries,
+        naming: Naming,
+        publisher: Publisher,
+        relocation: Relocation,
+        hardlinks: Hardlinks,
     ) -> None:
         self._m = mounted
         self._entries = entries
+        self._naming = naming
         self._publisher = publisher
-        self._changes = changes
+        self._relocation = relocation
+        self._hardlinks = hardlinks
 
     async def rename(
         self, parent: Directory, name: bytes, new_parent: Directory, new_name: bytes, flags: int
@@ -91,19 +84,20 @@ class Moves:
         """
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise InvalidArgument(f"rename flags {flags:#x}")
-        self._changes.check_name(new_parent, new_name)
+        self._naming.check_name(new_parent, new_name)
 
         def places() -> tuple[Place, Place]:
-            source = Place(parent, name, self._entries.child(parent, name))
+            source = Place(parent, name, self._entries.entry(parent, name))
             return source, Place(new_parent, new_name, new_parent.children.get(new_name))
 
         def keys() -> frozenset[Key]:
-            names = [place.object_name for place in places()]
-            return frozenset([*names, *(Subtree(f"{name}/") for name in names)])
+            found = [both(place.object_name) for place in places()]
+            linked = [name_of(link) for place in places() for link in self._links(place.node)]
+            return frozenset[Key]().union(*found, *linked)
 
         async with self._m.reservations.hold(keys):
             source, target = places()
-            if source.node is target.node:
+            if target.node is not None and self._same(source.node, target.node):
                 return
             if flags == RENAME_EXCHANGE:
                 await self._exchange(source, target)
@@ -119,14 +113,14 @@ class Moves:
         self._keep_replaced(node, target.node)
 
         def steps() -> list[Step]:
-            return self._steps(source, target)
+            return [*self._steps(source, target), *self._inheritance(target.node)]
 
-        stored = await self._publish(steps)
+        done = await self._relocation.publish(steps)
         marker = target.node.marker if isinstance(target.node, Directory) else None
         self._vacate(target.node)
         self._m.notifier.changed(self._m.namespace.detach(node))
         self._m.namespace.place(node, target.directory, target.name)
-        self._settle(stored)
+        self._relocation.settle(done)
         if isinstance(node, Directory) and node.marker is None:
             await self._mark_moved(node, marker)
 
@@ -141,7 +135,7 @@ class Moves:
 
     async def _exchange(self, source: Place, target: Place) -> None:
         if target.node is None:
-            self._entries.child(target.directory, target.name)
+            raise NotFoundError(f"no entry {target.name!r} to change places with")
         if not self._m.atomic:
             raise NotSupported("RENAME_EXCHANGE needs a bucket with atomic batches")
         for a, b in ((source, target), (target, source)):
@@ -151,7 +145,9 @@ class Moves:
         def steps() -> list[Step]:
             return [*self._steps(source, target), *self._steps(target, source)]
 
-        stored = await self._publish(steps, limit=MAX_BATCH)
+        if len(steps()) > MAX_BATCH // 2:
+            raise NotSupported("too many entries to change places in one atomic step")
+        done = await self._relocation.publish(steps)
         here, there = source.node, target.node
         assert here is not None
         assert there is not None
@@ -159,7 +155,7 @@ class Moves:
             self._m.notifier.changed(self._m.namespace.detach(node))
         self._m.namespace.place(here, target.directory, target.name)
         self._m.namespace.place(there, source.directory, source.name)
-        self._settle(stored)
+        self._relocation.settle(done)
 
     # -- what is published ------------------------------------------------------------------------
 
@@ -169,7 +165,9 @@ class Moves:
         if isinstance(node, Leaf):
             if node.info is None:
                 return []
-            return [Step(node, node.info, self._moved_leaf(node.info, source, target))]
+            moved = self._moved_leaf(node.info, source, target)
+            links = self._m.namespace.links_to(node)
+            return [Step(node, node.info, moved), *retargeted(links, moved.name)]
         assert isinstance(node, Directory)
         old, new = f"{source.object_name}/", f"{target.object_name}/"
         found = []
@@ -178,7 +176,15 @@ class Moves:
             info = below.info if isinstance(below, Leaf) else below.marker
             if info is not None:
                 found.append(Step(below, info, self._moved_below(info, old, new)))
+                outside = [link for link in self._links(below) if not _is_below(link, node)]
+                found += retargeted(outside, new + info.name[len(old) :])
         return found
+
+    def _inheritance(self, replaced: Node | None) -> list[Step]:
+        """A file that loses its primary name to a rename goes on under another one (K7)."""
+        if isinstance(replaced, Leaf) and self._m.namespace.links_to(replaced):
+            return self._hardlinks.promotion(replaced)
+        return []
 
     def _moved_leaf(self, info: ObjectInfo, source: Place, target: Place) -> ObjectInfo:
         name = target.object_name
@@ -203,36 +209,6 @@ class Moves:
         info = replaced.info if isinstance(replaced, Leaf) else None
         return info.subject if info is not None else self._publisher.subject_of(name)
 
-    async def _publish(
-        self, steps: Callable[[], list[Step]], *, limit: int = MAX_BATCH
-    ) -> list[tuple[Step, ObjectInfo, ObjectInfo | None]]:
-        """Publish *steps*; each comes back with its meta as stored and its tombstone."""
-        taken: list[Step] = []
-
-        def build() -> list[MetaWrite]:
-            taken[:] = steps()
-            return [*self._arrivals(taken), *_departures(taken)]
-
-        writes = build()
-        if not writes:
-            return []
-        if len(writes) <= limit:
-            return _paired(taken, await self._publisher.publish(build))
-        return await self._publish_in_order(taken)
-
-    async def _publish_in_order(
-        self, taken: list[Step]
-    ) -> list[tuple[Step, ObjectInfo, ObjectInfo | None]]:
-        stored: list[ObjectInfo] = []
-        for writes_of in (self._arrivals, _departures):
-            for part in _parts(taken):
-                stored += await self._publisher.publish(functools.partial(writes_of, part))
-        return _paired(taken, tuple(stored))
-
-    def _arrivals(self, steps: Iterable[Step]) -> list[MetaWrite]:
-        last = self._m.namespace.last_revision
-        return [MetaWrite(step.moved, last(step.moved.subject)) for step in steps]
-
     # -- the tree afterwards ----------------------------------------------------------------------
 
     def _keep_replaced(self, node: Leaf | Directory, replaced: Node | None) -> None:
@@ -248,7 +224,11 @@ class Moves:
     def _vacate(self, replaced: Node | None) -> None:
         """*replaced* has lost its name to a rename; who has it open keeps it (W5)."""
         if isinstance(replaced, Leaf) and replaced.parent is not None:
-            if replaced.info is None:
+            links = self._m.namespace.links_to(replaced)
+            if links:
+                self._m.namespace.supersede(replaced)
+                self._hardlinks.inherit(replaced, links[0])
+            elif replaced.info is None:
                 self._m.notifier.changed(self._m.namespace.detach(replaced))
             else:
                 self._m.purger.schedule(replaced.info)
@@ -257,14 +237,24 @@ class Moves:
             self._m.namespace.forget_marker(replaced)
             self._m.notifier.changed(self._m.namespace.detach(replaced))
 
-    def _settle(self, stored: list[tuple[Step, ObjectInfo, ObjectInfo | None]]) -> None:
-        for step, arrived, departed in stored:
-            attributes = attributes_of(self._m, step.node)
-            self._m.namespace.confirm(step.node, arrived)
-            self._m.unconfirmed.add(arrived.subject)
-            if departed is not None:
-                self._m.namespace.bury(departed)
-            step.node.attributes = replace(attributes, ctime_ns=arrived.time_ns)
+    def _same(self, one: Node | None, other: Node) -> bool:
+        """Whether both are names of one file: rename(2) does nothing then."""
+        if one is None:
+            return False
+        return self._m.namespace.primary(one) is self._m.namespace.primary(other)
+
+    def _links(self, node: Node | None) -> Iterator[Hardlink]:
+        """The hard links to *node* and to what is below it."""
+        if isinstance(node, Leaf):
+            yield from self._m.namespace.links_to(node)
+        elif isinstance(node, Directory) and self._m.namespace.has_links:
+            for below in walk(node):
+                if isinstance(below, Leaf):
+                    yield from self._m.namespace.links_to(below)
+
+
+def _is_below(node: Node, directory: Directory) -> bool:
+    return node.parent is not None and node.parent.within(directory)
 
 
 def _check(source: Place, target: Place, *, replace_allowed: bool) -> None:
@@ -282,27 +272,3 @@ def _check(source: Place, target: Place, *, replace_allowed: bool) -> None:
             raise NotEmptyError(f"directory {target.name!r} is not empty")
     elif isinstance(node, Directory):
         raise NotADirectory(f"{target.name!r} is not a directory")
-
-
-def _departures(steps: Iterable[Step]) -> list[MetaWrite]:
-    steps = list(steps)
-    taken_over = {step.moved.subject for step in steps}
-    return [
-        MetaWrite(tombstone(step.info), step.info.revision, ttl=TOMBSTONE_TTL)
-        for step in steps
-        if step.info.subject not in taken_over
-    ]
-
-
-def _paired(
-    steps: list[Step], stored: tuple[ObjectInfo, ...]
-) -> list[tuple[Step, ObjectInfo, ObjectInfo | None]]:
-    graves = {info.subject: info for info in stored[len(steps) :]}
-    return [
-        (step, arrived, graves.get(step.info.subject))
-        for step, arrived in zip(steps, stored[: len(steps)], strict=True)
-    ]
-
-
-def _parts(steps: list[Step]) -> list[list[Step]]:
-    return [steps[start : start + MAX_BATCH] for start in range(0, len(steps), MAX_BATCH)]

@@ -22,14 +22,13 @@ from natsfs.errors import (
     QuotaExceededError,
     WrongRevision,
 )
-from natsfs.filesystem.appearance import attributes_of
-from natsfs.filesystem.attributes import AttributeChanges, Attributes, encode
+from natsfs.filesystem.attributes import Attributes, encode
 from natsfs.filesystem.intake import Intake
 from natsfs.filesystem.state import Mounted
 from natsfs.store.base import CAS_ATTEMPTS, tombstone
 from natsfs.store.model import NOTHING, MetaWrite, ObjectInfo, ObjectMeta
 from natsfs.store.wire import meta_subject
-from natsfs.tree.namespace import Directory, Leaf
+from natsfs.tree.nodes import Directory, Leaf
 
 log = logging.getLogger(__name__)
 
@@ -101,21 +100,24 @@ class Publisher:
         directory.attributes = replace(attributes, ctime_ns=stored.time_ns)
         self._confirm(directory, stored, None)
 
-    async def rewrite(self, node: Leaf | Directory, changes: AttributeChanges) -> None:
-        """Change attributes in the meta of *node*, which has one.
+    async def edit(
+        self, node: Leaf | Directory, edit: Callable[[ObjectInfo], ObjectInfo]
+    ) -> ObjectInfo:
+        """Let *edit* change the meta of *node*, which has one; it is called anew whenever another
+        client was faster, with what that client wrote (M5).
 
-        Errors: `NotFoundError` (a foreign client deleted it), those of `ObjectStore.commit`.
+        Errors: `NotFoundError` (a foreign client deleted it), those of *edit* and of
+        `ObjectStore.commit`.
         """
 
         def build() -> list[MetaWrite]:
             info = _current(node)
-            wanted = changes.apply(attributes_of(self._m, node), 0)
-            metadata = {**info.metadata, **changes.encode(wanted)}
-            return [MetaWrite(replace(info, metadata=metadata), info.revision)]
+            return [MetaWrite(edit(info), info.revision)]
 
         stored = (await self.publish(build))[0]
-        node.attributes = changes.apply(attributes_of(self._m, node), stored.time_ns)
+        node.attributes = None
         self._confirm(node, stored, None)
+        return stored
 
     async def remove(self, node: Leaf | Directory) -> None:
         """Replace the object of *node* by a tombstone; the tree is the caller's business.

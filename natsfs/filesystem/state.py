@@ -19,7 +19,8 @@ from natsfs.filesystem.reservations import Reservations
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import Malformed
 from natsfs.tree.inodes import InodeTable
-from natsfs.tree.namespace import Change, Namespace
+from natsfs.tree.namespace import Namespace
+from natsfs.tree.nodes import Change
 
 
 class Notifier(Protocol):

@@ -7,7 +7,6 @@ not yet the server's.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Sequence
 
@@ -18,7 +17,6 @@ from pyfuse3 import (
     FileInfo,
     FileNameT,
     FlagT,
-    FUSEError,
     InodeT,
     ModeT,
     ReaddirToken,
@@ -32,9 +30,10 @@ from natsfs.errors import ExistsError
 from natsfs.filesystem import Filesystem
 from natsfs.filesystem.attributes import AttributeChanges
 from natsfs.filesystem.files import new_file
+from natsfs.filesystem.naming import check_length
 from natsfs.handles import DirectoryHandle, FileHandle
 from natsfs.operations.boundary import answers
-from natsfs.tree.namespace import Node
+from natsfs.tree.nodes import Node
 
 #: Seconds that the kernel keeps names and attributes while the watch is live: so long that they
 #: never expire between changes, so short that a lost notification heals within a day.
@@ -68,6 +67,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         directory = self._fs.entries.directory(parent_inode)
+        check_length(name)
         if name not in (b".", b"..") and name not in directory.children:
             return self._negative()
         return self._entry(self._fs.entries.lookup(parent_inode, name))
@@ -94,10 +94,11 @@ class Operations(pyfuse3.Operations):
             name, node = found[number]
             if not entries.still_there(handle, name, node):
                 continue
-            if not pyfuse3.readdir_reply(token, name, self._attributes(node), number + 1):
+            meant = entries.meant(node)
+            if not pyfuse3.readdir_reply(token, name, self._attributes(meant), number + 1):
                 break
             if name not in (b".", b".."):
-                self._inodes.remember(node)
+                self._inodes.remember(meant)
 
     @answers
     async def releasedir(self, fh: FileHandleT) -> None:
@@ -141,12 +142,13 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
         directory = self._fs.entries.directory(parent_inode)
-        self._fs.changes.check_name(directory, name)
-        node = directory.children.get(name)
-        if node is not None:
+        self._fs.naming.check_name(directory, name)
+        node: Node
+        if name in directory.children:
             # Another client was faster than the kernel's lookup.
             if flags & os.O_EXCL:
                 raise ExistsError(f"entry {name!r} exists")
+            node = self._fs.entries.lookup(parent_inode, name)
             handle, _ = self._fs.files.open(node, flags)
         else:
             above = self._fs.entries.attributes(directory)
@@ -232,7 +234,9 @@ class Operations(pyfuse3.Operations):
         new_name: FileNameT,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        raise FUSEError(errno.EPERM)
+        parent = self._fs.entries.directory(new_parent_inode)
+        node = self._fs.entries.node(inode)
+        return self._entry(await self._fs.hardlinks.link(node, parent, new_name))
 
     @answers
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
@@ -260,21 +264,21 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        raise FUSEError(errno.ENODATA)
+        return self._fs.xattrs.get(self._fs.entries.node(inode), name)
 
     @answers
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return ()
+        return self._fs.xattrs.names(self._fs.entries.node(inode))
 
     @answers
     async def setxattr(
         self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
     ) -> None:
-        raise FUSEError(errno.EOPNOTSUPP)
+        await self._fs.xattrs.put(self._fs.entries.node(inode), name, value)
 
     @answers
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
-        raise FUSEError(errno.ENODATA)
+        await self._fs.xattrs.remove(self._fs.entries.node(inode), name)
 
     # -- encoding ---------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 import pyfuse3
 from pyfuse3 import InodeT
 
-from natsfs.tree.namespace import Change, EntryChange
+from natsfs.tree.nodes import Change, EntryChange
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,77 @@
+"""Which names may be created, and which to reserve for a change.
+
+Pure: it looks at the tree and changes nothing.
+"""
+
+from __future__ import annotations
+
+from natsfs.errors import ExistsError, NameTooLongError
+from natsfs.filesystem.reservations import Key, Subtree
+from natsfs.filesystem.state import Mounted
+from natsfs.store.wire import meta_subject
+from natsfs.tree.inodes import ROOT_INO
+from natsfs.tree.names import MAX_COMPONENT
+from natsfs.tree.nodes import Directory, Leaf
+
+
+class Naming:
+    """Checks names before anything is done for them."""
+
+    def __init__(self, mounted: Mounted) -> None:
+        self._m = mounted
+
+    def check_name(self, parent: Directory, name: bytes) -> str:
+        """The object name that creating *name* in *parent* means.
+
+        Errors: `NameTooLongError`, `ReadOnlyError`.
+        """
+        self._m.check_writable()
+        check_length(name)
+        object_name = parent.child_name(name)
+        meta_subject(self._m.store.bucket, object_name + "/")
+        return object_name
+
+    def check_free(self, parent: Directory, name: bytes) -> str:
+        """The same for a *name* that must not exist.  Errors: `ExistsError`, of `check_name`."""
+        object_name = self.check_name(parent, name)
+        if name in parent.children:
+            raise ExistsError(f"entry {name!r} exists")
+        return object_name
+
+
+def check_length(name: bytes) -> None:
+    """Errors: `NameTooLongError`; FUSE lets the kernel pass names longer than NAME_MAX."""
+    if len(name) > MAX_COMPONENT:
+        raise NameTooLongError(f"a name has at most {MAX_COMPONENT} bytes")
+
+
+def name_of(leaf: Leaf) -> frozenset[Key]:
+    """What to reserve for a change of *leaf*: nothing, once it has no name any more."""
+    return frozenset() if leaf.parent is None else frozenset({leaf.object_name})
+
+
+def names_of(mounted: Mounted, leaf: Leaf) -> frozenset[Key]:
+    """Every name of the file that *leaf* is a name of."""
+    file = mounted.namespace.primary(leaf)
+    assert isinstance(file, Leaf)
+    found: list[Leaf] = [leaf, file, *mounted.namespace.links_to(file)]
+    return frozenset[Key]().union(*(name_of(other) for other in found))
+
+
+def meta_of(node: Leaf | Directory) -> frozenset[Key]:
+    """The name of the object that holds the attributes of *node*; none once it is removed."""
+    if isinstance(node, Leaf):
+        return name_of(node)
+    if node.parent is None and node.ino != ROOT_INO:
+        return frozenset()
+    return frozenset({node.marker_name})
+
+
+def both(object_name: str) -> frozenset[Key]:
+    """A name that may become a file's or a directory's."""
+    return frozenset({object_name, Subtree(object_name + "/")})
+
+
+def subtree(directory: Directory) -> frozenset[Key]:
+    """All that is below *directory*, and its marker; nothing once it is removed."""
+    return frozenset({Subtree(directory.prefix)}) if directory.parent is not None else frozenset()

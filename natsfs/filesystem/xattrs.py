@@ -1,0 +1,200 @@
+"""Extended attributes (M4).
+
+The only module that knows how they map to metadata.  `user.KEY` is the metadata key `KEY`, as
+rclone has it, so that what other clients put there is seen and copied; keys that mean something
+else to natsfs are kept apart by a `user.` in front.  Values that are not UTF-8 are quoted.
+
+`user.nats.*` shows what NATS knows of an object.  These attributes are not listed, because `cp -a`
+and `rsync -X` copy whatever is listed; they answer when asked for by name.
+
+Concurrency: `get` and `names` are atomic; `put` and `remove` commit what was written to the file
+first, then publish a compare-and-set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from natsfs.errors import (
+    InvalidArgument,
+    NoAttributeError,
+    NoSpaceError,
+    NotPermitted,
+    NotSupported,
+)
+from natsfs.filesystem.attributes import SYSTEM_KEYS
+from natsfs.filesystem.changes import Changes
+from natsfs.filesystem.state import Mounted
+from natsfs.store.model import ObjectInfo
+from natsfs.tree.names import bytes_of, text_of
+from natsfs.tree.nodes import Directory, Leaf, Node
+
+USER = b"user."
+NATS = b"user.nats."
+
+#: Bytes of all keys and values of one object.  A meta message has to fit into the server's maximum
+#: payload, 1 MiB by default, and every watcher of the bucket receives it.
+MAX_METADATA = 256 * 1024
+
+
+class Xattrs:
+    """Extended attributes of one mount."""
+
+    def __init__(self, mounted: Mounted, changes: Changes) -> None:
+        self._m = mounted
+        self._changes = changes
+
+    def get(self, node: Node, name: bytes) -> bytes:
+        """The value of *name*.  Errors: `NoAttributeError`, `NotSupported` (other namespaces)."""
+        info = _info(node)
+        if name.startswith(NATS):
+            return _shown(info, name[len(NATS) :])
+        key = _key_of(info.metadata, _attribute(name)) if info is not None else None
+        if info is None or key is None:
+            raise NoAttributeError(f"no attribute {name!r}")
+        return bytes_of(info.metadata[key])
+
+    def names(self, node: Node) -> list[bytes]:
+        """What listxattr(2) gives."""
+        info = _info(node)
+        metadata = info.metadata if info is not None else {}
+        found = (_attribute_of(key) for key in metadata)
+        return [USER + bytes_of(attribute) for attribute in found if attribute]
+
+    async def put(self, node: Node, name: bytes, value: bytes) -> None:
+        """Set *name*.
+
+        Errors: `NotSupported` (other namespaces), `NotPermitted` (what NATS decides),
+        `InvalidArgument` (a malformed `user.nats` value), `NoSpaceError` (`MAX_METADATA`), those
+        of `Changes.edit`.
+        """
+        if name.startswith(NATS):
+            edit = _nats_edit(name[len(NATS) :], value)
+        else:
+            edit = _setter(_attribute(name), value)
+        await self._changes.edit(node, edit)
+
+    async def remove(self, node: Node, name: bytes) -> None:
+        """Remove *name*.  Errors: `NoAttributeError`, and as `put`."""
+        if name.startswith(NATS):
+            raise NotPermitted(f"{name!r} cannot be removed")
+        attribute = _attribute(name)
+
+        def edit(info: ObjectInfo) -> ObjectInfo:
+            key = _key_of(info.metadata, attribute)
+            if key is None:
+                raise NoAttributeError(f"no attribute {name!r}")
+            metadata = {other: text for other, text in info.metadata.items() if other != key}
+            return replace(info, metadata=metadata)
+
+        self.get(node, name)
+        await self._changes.edit(node, edit)
+
+
+def _info(node: Node) -> ObjectInfo | None:
+    if isinstance(node, Directory):
+        return node.marker
+    return node.info if isinstance(node, Leaf) else None
+
+
+def _attribute(name: bytes) -> str:
+    """`KEY` of `user.KEY`."""
+    if not name.startswith(USER) or name == USER:
+        raise NotSupported(f"{name!r}: only user.* attributes are kept")
+    return text_of(name[len(USER) :])
+
+
+def _is_taken(attribute: str) -> bool:
+    return attribute in SYSTEM_KEYS or attribute.startswith(("user.", "nats."))
+
+
+def _attribute_of(key: str) -> str:
+    """The attribute that the metadata *key* is shown as, without `user.`; empty for none."""
+    if key in SYSTEM_KEYS:
+        return ""
+    inner = key.removeprefix("user.")
+    return inner if inner != key and _is_taken(inner) else key
+
+
+def _key_of(metadata: Mapping[str, str], attribute: str) -> str | None:
+    """The key that is shown as *attribute*, if there is one."""
+    candidates = (f"user.{attribute}", attribute)
+    return next((k for k in candidates if k in metadata and _attribute_of(k) == attribute), None)
+
+
+def _setter(attribute: str, value: bytes) -> Callable[[ObjectInfo], ObjectInfo]:
+    def edit(info: ObjectInfo) -> ObjectInfo:
+        key = _key_of(info.metadata, attribute)
+        if key is None:
+            key = f"user.{attribute}" if _is_taken(attribute) else attribute
+        return replace(info, metadata=_checked({**info.metadata, key: text_of(value)}))
+
+    return edit
+
+
+def _checked(metadata: dict[str, str]) -> dict[str, str]:
+    if sum(len(key) + len(value) for key, value in metadata.items()) > MAX_METADATA:
+        raise NoSpaceError(f"an object's attributes may have {MAX_METADATA} bytes in all")
+    return metadata
+
+
+# -- user.nats.* ----------------------------------------------------------------------------------
+
+_SHOWN: Mapping[bytes, Callable[[ObjectInfo], str]] = {
+    b"digest": lambda info: info.digest,
+    b"nuid": lambda info: info.nuid,
+    b"chunks": lambda info: str(info.chunks),
+    b"chunk_size": lambda info: str(info.max_chunk_size),
+    b"bucket": lambda info: info.bucket,
+    b"object": lambda info: info.name,
+    b"revision": lambda info: str(info.revision),
+    b"link": lambda info: _link_text(info),
+    b"description": lambda info: info.description,
+    b"headers": lambda info: json.dumps({key: list(all_) for key, all_ in info.headers.items()}),
+    b"metadata": lambda info: json.dumps(dict(info.metadata)),
+}
+
+
+def _link_text(info: ObjectInfo) -> str:
+    if info.link is None:
+        return ""
+    return info.link.bucket if info.link.name is None else f"{info.link.bucket}/{info.link.name}"
+
+
+def _shown(info: ObjectInfo | None, what: bytes) -> bytes:
+    show = _SHOWN.get(what)
+    text = show(info) if show is not None and info is not None else ""
+    if not text:
+        raise NoAttributeError(f"no attribute {NATS + what!r}")
+    return text.encode("utf-8", "replace")
+
+
+def _nats_edit(what: bytes, value: bytes) -> Callable[[ObjectInfo], ObjectInfo]:
+    if what == b"description":
+        text = text_of(value)
+        return lambda info: replace(info, description=text)
+    if what == b"metadata":
+        metadata = _checked(_parsed(value, str))
+        return lambda info: replace(info, metadata=metadata)
+    if what == b"headers":
+        headers = {key: tuple(found) for key, found in _parsed(value, list).items()}
+        return lambda info: replace(info, headers=headers)
+    raise NotPermitted(f"{NATS + what!r} is decided by NATS")
+
+
+def _parsed(value: bytes, kind: type) -> dict[str, Any]:
+    """A JSON object of strings, or of lists of strings."""
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"not JSON: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(entry, kind) for entry in found.values()):
+        raise InvalidArgument("not a JSON object of the right kind")
+    if kind is list and not all(
+        isinstance(text, str) for entry in found.values() for text in entry
+    ):
+        raise InvalidArgument("headers are lists of strings")
+    return found

@@ -1,0 +1,1 @@
+"""The bytes of objects: read-ahead, block cache, reader, spool."""

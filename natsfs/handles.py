@@ -62,6 +62,8 @@ class FileHandle:
     readable: bool
     writable: bool
     append: bool
+    #: Whether who opened it may write without taking set-ID bits away (CAP_FSETID).
+    privileged: bool = True
     stream: VersionReader | None = None
 
 

@@ -4,6 +4,7 @@
     files      bytes                hardlinks further names      xattrs    user.* and metadata
     publisher  compare-and-set      relocation metas that move   intake    what the bucket says
     naming     what may be created  reservations who changes what now      purger  old chunks
+    times      mtime of directories, atime
 
 `Filesystem` holds them together for one bucket.  It speaks in nodes, handles and attributes of its
 own; what a kernel calls them is the business of `operations`.
@@ -23,6 +24,7 @@ from natsfs.filesystem.naming import Naming
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.relocation import Relocation
 from natsfs.filesystem.state import Mounted, Notifier
+from natsfs.filesystem.times import Times
 from natsfs.filesystem.xattrs import Xattrs
 from natsfs.handles import HandleTable
 
@@ -40,14 +42,15 @@ class Filesystem:
         relocation = Relocation(mounted, publisher)
         self.naming = Naming(mounted)
         self.entries = Entries(mounted)
-        self.files = Files(mounted, publisher)
-        self.hardlinks = Hardlinks(mounted, publisher, relocation, self.files, self.naming)
+        self.times = times = Times(mounted, publisher)
+        self.files = files = Files(mounted, publisher, times)
+        self.hardlinks = Hardlinks(mounted, publisher, relocation, files, self.naming, times)
         self.changes = Changes(
-            mounted, self.entries, self.naming, publisher, self.files, self.hardlinks
+            mounted, self.entries, self.naming, publisher, files, self.hardlinks, times
         )
         self.xattrs = Xattrs(mounted, self.changes)
         self.moves = Moves(
-            mounted, self.entries, self.naming, publisher, relocation, self.hardlinks
+            mounted, self.entries, self.naming, publisher, relocation, self.hardlinks, times
         )
 
     async def start(self, nursery: trio.Nursery) -> None:
@@ -58,6 +61,7 @@ class Filesystem:
         await nursery.start(self._intake.follow)
         nursery.start_soon(self.mounted.purger.run)
         nursery.start_soon(self.files.retry_unsaved)
+        nursery.start_soon(self.times.run)
 
     async def finish(self) -> int:
         """Save what is not saved and free what waits to be freed, because the mount ends.
@@ -65,6 +69,7 @@ class Filesystem:
         Returns how many files could not be saved; each has been logged.
         """
         unsaved = await self.files.finish(self.handles.files())
+        await self.times.finish()
         await self.mounted.purger.drain()
         return unsaved
 

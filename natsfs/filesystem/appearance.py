@@ -56,13 +56,6 @@ def link_text(mounted: Mounted, leaf: Leaf) -> bytes:
     return shown_target(mounted.namespace, mounted.store.bucket, directory, info.link)
 
 
-def touch(mounted: Mounted, directory: Directory, now_ns: int) -> None:
-    """An entry of *directory* came or went by this mount's doing at *now_ns*."""
-    newer_than_marker = directory.marker.revision + 1 if directory.marker is not None else 1
-    directory.changed = (max(directory.changed[0], newer_than_marker), now_ns)
-    directory.attributes = None
-
-
 def _of_directory(mounted: Mounted, directory: Directory) -> tuple[Attributes, list[str]]:
     """A directory was modified when its marker says so, or later, when an entry came or went."""
     revision, changed_ns = directory.changed

@@ -75,6 +75,8 @@ class AttributeChanges:
         mode = attributes.mode
         if self.mode is not None:
             mode = stat.S_IFMT(mode) | stat.S_IMODE(self.mode)
+        elif self.chown:
+            mode = without_privileges(mode)
         return replace(
             attributes,
             mode=mode,
@@ -85,10 +87,15 @@ class AttributeChanges:
             ctime_ns=now_ns,
         )
 
+    @property
+    def chown(self) -> bool:
+        """Whether the change is one of owner or group, which takes set-ID bits away (chown(2))."""
+        return self.uid is not None or self.gid is not None
+
     def encode(self, attributes: Attributes) -> dict[str, str]:
         """The metadata keys that the change touches, taken from *attributes* after it."""
         keys = {
-            "mode": self.mode,
+            "mode": attributes.mode if self.chown else self.mode,
             "uid": self.uid,
             "gid": self.gid,
             "mtime": self.mtime_ns,
@@ -117,6 +124,16 @@ def new(mode: int, uid: int, gid: int, now_ns: int) -> Attributes:
     """The attributes of something that is created, empty, at *now_ns*."""
     size = DIRECTORY_SIZE if stat.S_ISDIR(mode) else 0
     return Attributes(mode, uid, gid, size, now_ns, now_ns, now_ns, now_ns)
+
+
+def without_privileges(mode: int) -> int:
+    """*mode* as it is after a write by an ordinary user or a chown: the set-user-ID bit goes, and
+    the set-group-ID bit where it is not a mark of mandatory locking.  Directories keep both."""
+    if stat.S_ISDIR(mode):
+        return mode
+    if mode & stat.S_IXGRP:
+        mode &= ~stat.S_ISGID
+    return mode & ~stat.S_ISUID
 
 
 def of_object(info: ObjectInfo, tree: TreeConfig) -> tuple[Attributes, list[str]]:

@@ -19,7 +19,7 @@ from natsfs.errors import (
     StaleVersion,
 )
 from natsfs.filesystem import attributes as attrs
-from natsfs.filesystem.appearance import attributes_of, touch
+from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import AttributeChanges, Attributes
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.files import Files, new_file
@@ -28,6 +28,7 @@ from natsfs.filesystem.links import MAX_TARGET, native_link
 from natsfs.filesystem.naming import Naming, both, meta_of, name_of, names_of, subtree
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted, now_ns
+from natsfs.filesystem.times import Times
 from natsfs.handles import FileHandle
 from natsfs.store.model import ObjectInfo
 from natsfs.tree.nodes import ROOT_MARKER, Directory, Hardlink, Leaf, Node
@@ -44,6 +45,7 @@ class Changes:
         publisher: Publisher,
         files: Files,
         hardlinks: Hardlinks,
+        times: Times,
     ) -> None:
         self._m = mounted
         self._entries = entries
@@ -51,9 +53,15 @@ class Changes:
         self._publisher = publisher
         self._files = files
         self._hardlinks = hardlinks
+        self._times = times
 
     async def setattr(
-        self, node: Node, changes: AttributeChanges, handle: FileHandle | None
+        self,
+        node: Node,
+        changes: AttributeChanges,
+        handle: FileHandle | None,
+        *,
+        privileged: bool = True,
     ) -> None:
         """Change attributes and size.  Attributes of a file with bytes not yet committed travel
         with these; otherwise they are published before this returns (M5).
@@ -62,7 +70,7 @@ class Changes:
         """
         self._m.check_writable()
         if changes.size is not None:
-            await self._files.truncate(node, changes.size, handle)
+            await self._files.truncate(node, changes.size, handle, privileged=privileged)
         if changes == AttributeChanges(size=changes.size):
             return
         if isinstance(node, Directory):
@@ -84,7 +92,7 @@ class Changes:
             self._naming.check_free(parent, name)
             await self._publisher.mark(child, marker_name, attributes)
             self._m.namespace.place(child, parent, name)
-        touch(self._m, parent, attributes.mtime_ns)
+        self._times.entry_changed(parent, attributes.mtime_ns)
         return child
 
     async def mknod(
@@ -122,7 +130,7 @@ class Changes:
                 await self._hardlinks.unlink(leaf)
             else:
                 await self._unlink(leaf)
-        touch(self._m, parent, now_ns())
+        self._times.entry_changed(parent, now_ns())
 
     async def _unlink(self, leaf: Leaf) -> None:
         if leaf.info is not None and leaf.parent is not None:
@@ -147,7 +155,7 @@ class Changes:
                 self._m.namespace.forget_marker(directory)
             if directory.parent is not None:
                 self._m.notifier.changed(self._m.namespace.detach(directory))
-        touch(self._m, parent, now_ns())
+        self._times.entry_changed(parent, now_ns())
 
     async def _create(
         self, parent: Directory, name: bytes, info: ObjectInfo, attributes: Attributes
@@ -157,7 +165,7 @@ class Changes:
         async with self._m.reservations.hold(lambda: both(object_name)):
             self._naming.check_free(parent, name)
             leaf = await self._publisher.create(parent, name, named, attributes)
-        touch(self._m, parent, attributes.mtime_ns)
+        self._times.entry_changed(parent, attributes.mtime_ns)
         return leaf
 
     async def _set_leaf(self, leaf: Leaf, changes: AttributeChanges) -> None:
@@ -189,7 +197,13 @@ class Changes:
                 raise StaleVersion("its attributes went with its name")
             if isinstance(node, Directory):
                 await self._mark_implied(node)
-            await self._publisher.edit(node, edit)
+            await self._edit(node, edit)
+
+    async def _edit(self, node: Leaf | Directory, edit: Callable[[ObjectInfo], ObjectInfo]) -> None:
+        unstored = self._times.take_unstored(node)
+        await self._publisher.edit(
+            node, lambda info: edit(replace(info, metadata={**info.metadata, **unstored}))
+        )
 
     async def _mark_implied(self, directory: Directory) -> None:
         if directory.marker is None:
@@ -201,7 +215,7 @@ class Changes:
             wanted = changes.apply(attributes_of(self._m, node), 0)
             return replace(info, metadata={**info.metadata, **changes.encode(wanted)})
 
-        await self._publisher.edit(node, edit)
+        await self._edit(node, edit)
 
     def _leaf(self, parent: Directory, name: bytes) -> Leaf:
         node = self._entries.entry(parent, name)

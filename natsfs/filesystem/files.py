@@ -23,11 +23,12 @@ from natsfs.data.reader import VersionReader
 from natsfs.data.spool import Held, Spool
 from natsfs.errors import BadHandle, IsADirectory, NatsfsError, StaleVersion
 from natsfs.filesystem import attributes as attrs
-from natsfs.filesystem.appearance import attributes_of, touch
+from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import AttributeChanges, Attributes
 from natsfs.filesystem.naming import name_of
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted, now_ns
+from natsfs.filesystem.times import Times
 from natsfs.handles import FileHandle, OpenFile
 from natsfs.store.model import ObjectInfo
 from natsfs.tree.nodes import Directory, Leaf, Node
@@ -45,16 +46,19 @@ RETRY_UNSAVED = 5.0
 class Files:
     """Open files of one mount."""
 
-    def __init__(self, mounted: Mounted, publisher: Publisher) -> None:
+    def __init__(self, mounted: Mounted, publisher: Publisher, times: Times) -> None:
         self._m = mounted
+        self._times = times
         self._publisher = publisher
         #: Files that nobody has open any more and whose bytes are not acknowledged.
         self._unsaved: set[OpenFile] = set()
 
     # -- open and close ---------------------------------------------------------------------------
 
-    def open(self, node: Node, flags: int) -> tuple[FileHandle, bool]:
+    def open(self, node: Node, flags: int, *, privileged: bool = True) -> tuple[FileHandle, bool]:
         """A handle for *node*, and whether the pages that the kernel has of it are still true.
+
+        *privileged* says that writes leave set-ID bits alone.
 
         Errors: `IsADirectory`, `ReadOnlyError`, `CacheError`, `NoSpaceError` (local disk).
         """
@@ -71,14 +75,21 @@ class Files:
             readable=access != os.O_WRONLY,
             writable=access != os.O_RDONLY,
             append=bool(flags & os.O_APPEND),
+            privileged=privileged,
         )
         file.handles.add(handle)
         if handle.writable and flags & os.O_TRUNC:
-            self._truncate(file, 0)
+            self._truncate(file, 0, privileged=privileged)
         return handle, pages_true
 
     def create(
-        self, directory: Directory, name: bytes, attributes: Attributes, flags: int
+        self,
+        directory: Directory,
+        name: bytes,
+        attributes: Attributes,
+        flags: int,
+        *,
+        privileged: bool = True,
     ) -> tuple[FileHandle, Leaf]:
         """A new file, which the bucket sees when it is closed or synced (W2).
 
@@ -88,8 +99,8 @@ class Files:
         leaf = Leaf(None, b"", None)
         leaf.attributes = attributes
         self._m.namespace.place(leaf, directory, name)
-        touch(self._m, directory, attributes.mtime_ns)
-        handle, _ = self.open(leaf, flags & ~os.O_TRUNC)
+        self._times.entry_changed(directory, attributes.mtime_ns)
+        handle, _ = self.open(leaf, flags & ~os.O_TRUNC, privileged=privileged)
         return handle, leaf
 
     async def flush(self, handle: FileHandle) -> None:
@@ -108,6 +119,8 @@ class Files:
             await self._commit_or_keep(file)
         if handle.stream is not None:
             handle.stream.close()
+        if handle.readable:
+            self._times.was_read(file.leaf)
         file.handles.discard(handle)
         self._dispose(file)
 
@@ -140,10 +153,12 @@ class Files:
         file = handle.file
         spool = self._spool(file)
         spool.write(spool.size if handle.append else offset, data)
-        self._changed(file)
+        self._changed(file, handle.privileged)
         return len(data)
 
-    async def truncate(self, node: Node, size: int, handle: FileHandle | None) -> None:
+    async def truncate(
+        self, node: Node, size: int, handle: FileHandle | None, *, privileged: bool = True
+    ) -> None:
         """Cut or extend with zeros.  Without a *handle* that will be flushed, commit at once.
 
         Errors: `IsADirectory`, those of `write` and `commit`.
@@ -153,7 +168,7 @@ class Files:
         self._m.check_writable()
         file = handle.file if handle is not None else self._acquire(node)
         try:
-            self._truncate(file, size)
+            self._truncate(file, size, privileged=privileged)
             if not any(other.writable for other in file.handles):
                 await self.commit(file)
         finally:
@@ -280,16 +295,18 @@ class Files:
             file.spool = Spool(self._m.spool_directory, file.size)
         return file.spool
 
-    def _truncate(self, file: OpenFile, size: int) -> None:
+    def _truncate(self, file: OpenFile, size: int, *, privileged: bool) -> None:
         if size != file.size or file.spool is not None:
             self._spool(file).truncate(size)
-        self._changed(file)
+        self._changed(file, privileged)
 
-    def _changed(self, file: OpenFile) -> None:
+    def _changed(self, file: OpenFile, privileged: bool) -> None:
         file.changes += 1
         now = now_ns()
+        before = attributes_of(self._m, file.leaf)
+        mode = before.mode if privileged else attrs.without_privileges(before.mode)
         file.leaf.attributes = replace(
-            attributes_of(self._m, file.leaf), size=file.size, mtime_ns=now, ctime_ns=now
+            before, mode=mode, size=file.size, mtime_ns=now, ctime_ns=now
         )
 
     def _stream(self, file: OpenFile) -> VersionReader:

@@ -13,13 +13,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from natsfs.errors import ExistsError, NotFoundError, NotPermitted
-from natsfs.filesystem.appearance import touch
 from natsfs.filesystem.attributes import HARD_LINK_KEY
 from natsfs.filesystem.files import Files
 from natsfs.filesystem.naming import Naming, both, names_of
 from natsfs.filesystem.publisher import TOMBSTONE_TTL, Publisher
 from natsfs.filesystem.relocation import Relocation, Step
 from natsfs.filesystem.state import Mounted, now_ns
+from natsfs.filesystem.times import Times
 from natsfs.store.base import tombstone
 from natsfs.store.model import Link, MetaWrite, ObjectInfo
 from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node
@@ -35,12 +35,14 @@ class Hardlinks:
         relocation: Relocation,
         files: Files,
         naming: Naming,
+        times: Times,
     ) -> None:
         self._m = mounted
         self._publisher = publisher
         self._relocation = relocation
         self._files = files
         self._naming = naming
+        self._times = times
 
     async def link(self, node: Node, parent: Directory, name: bytes) -> Leaf:
         """Give a file another name.
@@ -60,7 +62,7 @@ class Hardlinks:
             self._m.namespace.place(link, parent, name)
             self._confirm(link, stored[0])
             self._confirm(node, stored[1])
-        touch(self._m, parent, now_ns())
+        self._times.entry_changed(parent, now_ns())
         return node
 
     async def unlink(self, entry: Leaf) -> None:

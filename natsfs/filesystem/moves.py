@@ -19,7 +19,7 @@ from natsfs.errors import (
     NotSupported,
 )
 from natsfs.filesystem import attributes as attrs
-from natsfs.filesystem.appearance import attributes_of, touch
+from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.hardlinks import Hardlinks, retargeted
 from natsfs.filesystem.links import native_link
@@ -28,6 +28,7 @@ from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.relocation import MAX_BATCH, Relocation, Step
 from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.state import Mounted, now_ns
+from natsfs.filesystem.times import Times
 from natsfs.store.model import Link, ObjectInfo
 from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node, walk
 
@@ -64,6 +65,7 @@ class Moves:
         publisher: Publisher,
         relocation: Relocation,
         hardlinks: Hardlinks,
+        times: Times,
     ) -> None:
         self._m = mounted
         self._entries = entries
@@ -71,6 +73,7 @@ class Moves:
         self._publisher = publisher
         self._relocation = relocation
         self._hardlinks = hardlinks
+        self._times = times
 
     async def rename(
         self, parent: Directory, name: bytes, new_parent: Directory, new_name: bytes, flags: int
@@ -105,7 +108,7 @@ class Moves:
                 _check(source, target, replace_allowed=not flags)
                 await self._move(source, target)
         for directory in (parent, new_parent):
-            touch(self._m, directory, now_ns())
+            self._times.entry_changed(directory, now_ns())
 
     async def _move(self, source: Place, target: Place) -> None:
         node = source.node

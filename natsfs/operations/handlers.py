@@ -106,7 +106,9 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        """Names are acknowledged before the call that changed them returns."""
+        # Names are acknowledged before the call that changed them returns; the mtime may wait.
+        handle = self._fs.handles.get(fh, DirectoryHandle)
+        await self._fs.times.store(handle.directory)
 
     @answers
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -129,7 +131,8 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        handle, pages_true = self._fs.files.open(self._fs.entries.node(inode), flags)
+        node = self._fs.entries.node(inode)
+        handle, pages_true = self._fs.files.open(node, flags, privileged=ctx.uid == 0)
         return FileInfo(FileHandleT(self._fs.handles.add(handle)), keep_cache=pages_true)
 
     @answers
@@ -149,11 +152,13 @@ class Operations(pyfuse3.Operations):
             if flags & os.O_EXCL:
                 raise ExistsError(f"entry {name!r} exists")
             node = self._fs.entries.lookup(parent_inode, name)
-            handle, _ = self._fs.files.open(node, flags)
+            handle, _ = self._fs.files.open(node, flags, privileged=ctx.uid == 0)
         else:
             above = self._fs.entries.attributes(directory)
             attributes = new_file(above, mode, ctx.uid, ctx.gid)
-            handle, node = self._fs.files.create(directory, name, attributes, flags)
+            handle, node = self._fs.files.create(
+                directory, name, attributes, flags, privileged=ctx.uid == 0
+            )
         info = FileInfo(FileHandleT(self._fs.handles.add(handle)), keep_cache=False)
         return info, self._entry(node)
 
@@ -200,7 +205,7 @@ class Operations(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
         )
-        await self._fs.changes.setattr(node, changes, handle)
+        await self._fs.changes.setattr(node, changes, handle, privileged=ctx.uid == 0)
         return self._attributes(node)
 
     @answers

@@ -1,0 +1,110 @@
+"""Times that change without a request of their own: mtime of directories, atime of what was read.
+
+A directory whose entries came or went is marked here, and its marker is rewritten once it has been
+quiet for a while, so that unpacking an archive costs a directory one meta message and not one an
+entry.  Without a marker nothing is written: such a directory dates from its newest entry.
+
+atime follows the relatime rule of Linux and is kept in memory only: a meta message for every first
+look at a file would make reading as dear as writing, for all who watch the bucket.
+
+Concurrency: `entry_changed` and `was_read` are atomic.  A directory leaves the list before its
+commit is awaited; if it changes meanwhile it is on the list again.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import trio
+
+from natsfs.errors import NatsfsError, NotFoundError
+from natsfs.filesystem.appearance import attributes_of
+from natsfs.filesystem.attributes import AttributeChanges
+from natsfs.filesystem.naming import meta_of
+from natsfs.filesystem.publisher import Publisher
+from natsfs.filesystem.state import Mounted, now_ns
+from natsfs.store.model import ObjectInfo
+from natsfs.tree.nodes import Directory, Leaf, NodeChange
+
+log = logging.getLogger(__name__)
+
+#: Seconds without a change before a directory's mtime is stored: longer than the pauses of a tool
+#: at work, shorter than it takes to unmount by hand and look from elsewhere.
+QUIET = 2.0
+
+#: An atime older than this is renewed by any reading (relatime of mount(8)).
+RELATIME_NS = 24 * 3600 * 10**9
+
+
+class Times:
+    """Keeps times that are side effects."""
+
+    def __init__(self, mounted: Mounted, publisher: Publisher) -> None:
+        self._m = mounted
+        self._publisher = publisher
+        #: When each directory whose mtime is not stored yet changed last, on trio's clock.
+        self._changed: dict[Directory, float] = {}
+
+    def entry_changed(self, directory: Directory, at_ns: int) -> None:
+        """An entry of *directory* came or went by this mount's doing at *at_ns*."""
+        newer_than_marker = directory.marker.revision + 1 if directory.marker is not None else 1
+        directory.changed = (max(directory.changed[0], newer_than_marker), at_ns)
+        directory.attributes = None
+        if directory.marker is not None:
+            self._changed[directory] = trio.current_time()
+
+    def was_read(self, leaf: Leaf) -> None:
+        """A handle that may have read *leaf* is closed."""
+        now = now_ns()
+        before = attributes_of(self._m, leaf)
+        newest_change = max(before.mtime_ns, before.ctime_ns)
+        if before.atime_ns <= newest_change or now - before.atime_ns > RELATIME_NS:
+            leaf.attributes = replace(before, atime_ns=now)
+            self._m.notifier.changed([NodeChange(leaf)])
+
+    async def run(self) -> None:
+        """Store the mtimes of directories that have come to rest, until cancelled."""
+        while True:
+            await trio.sleep(QUIET / 2)
+            quiet_since = trio.current_time() - QUIET
+            for directory in [d for d, at in self._changed.items() if at <= quiet_since]:
+                await self.store(directory)
+
+    async def finish(self) -> None:
+        """Store all that is not stored, because the mount ends."""
+        for directory in list(self._changed):
+            await self.store(directory)
+
+    def take_unstored(self, node: Leaf | Directory) -> dict[str, str]:
+        """The metadata that waits to be stored for *node*, for whoever rewrites its meta now: a
+        newer meta without it would say that nothing came or went since."""
+        if isinstance(node, Directory) and self._changed.pop(node, None) is not None:
+            return self._mtime(node)
+        return {}
+
+    async def store(self, directory: Directory) -> None:
+        """Store the mtime of *directory* now, if it is not.  Failure is logged and not raised: it
+        costs a time-stamp and nothing else."""
+        if self._changed.pop(directory, None) is None:
+            return
+        try:
+            async with self._m.reservations.hold(lambda: meta_of(directory)):
+                if meta_of(directory) and directory.marker is not None:
+                    await self._rewrite(directory)
+        except NotFoundError:
+            log.debug("a directory went before its mtime was stored")
+        except NatsfsError as error:
+            log.warning("mtime of %r is not stored: %s", directory.marker_name, error)
+
+    async def _rewrite(self, directory: Directory) -> None:
+        unstored = self._mtime(directory)
+
+        def edit(info: ObjectInfo) -> ObjectInfo:
+            return replace(info, metadata={**info.metadata, **unstored})
+
+        await self._publisher.edit(directory, edit)
+
+    def _mtime(self, directory: Directory) -> dict[str, str]:
+        attributes = attributes_of(self._m, directory)
+        return AttributeChanges(mtime_ns=attributes.mtime_ns).encode(attributes)

@@ -1,0 +1,6 @@
+"""The Object Store API for trio, usable without the rest of natsfs.
+
+`base` is the API, `model` its values; `jetstream` and `memory` implement it.  `wire`, `protocol`
+and `streams` are the pure parts: the Object Store's own formats, NATS and JetStream messages, and
+stream configurations.  Only `session` and `link` touch sockets.
+"""

@@ -1,0 +1,148 @@
+"""JetStream's API as request and answer, patient with a server that is away for a moment.
+
+Concurrency: an `Api` has no state of its own; any number of tasks may use it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import trio
+
+from natsfs.errors import (
+    ConnectionLost,
+    JetStreamUnavailable,
+    NatsfsError,
+    RequestTimeout,
+    ServerRefused,
+)
+from natsfs.store.protocol import StoredMessage, get_last, parse_stored, raise_refusal
+from natsfs.store.session import NoResponders, Request, Session
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Answers that say "not now": no leader (10008), ingest queue full (10167), too many open batches
+#: (10210).  protocol.md 2.5, 2.7 and 2.9.
+TRANSIENT = frozenset({10008, 10167, 10210})
+
+#: Seconds between two attempts, doubling.  Go waits 250 ms and tries twice (ADR-22); a new stream
+#: leader took 4.6 s in a test (faults.md), so these attempts go on until the time-out.
+RETRY_FIRST = 0.05
+RETRY_MOST = 1.0
+
+#: Seconds that one attempt may take, and never more than half of what is left of the time-out: a
+#: lost answer is then noticed while there is time to find out what became of the request.
+ATTEMPT_TIMEOUT = 10.0
+
+#: Seconds that the API may have no listener before the server counts as one without JetStream.
+#: After a start the listeners are there before the first client, so this is for elections.
+SILENCE = 0.5
+
+
+class Api:
+    """The requests to `$JS.API`, or to where a domain or an account import has it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        config = session.config
+        if config.domain:
+            self._prefix = f"$JS.{config.domain}.API"
+        else:
+            self._prefix = (config.api_prefix or "$JS.API").rstrip(".")
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for one call, reconnecting included."""
+        return self.session.config.timeout
+
+    def request(self, verb: str, payload: Mapping[str, Any] | bytes = b"") -> Request:
+        """The request *verb*, for instance `STREAM.INFO.OBJ_b`."""
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        return Request(f"{self._prefix}.{verb}", data)
+
+    async def ask(
+        self, what: str, verb: str, payload: Mapping[str, Any] | bytes = b""
+    ) -> dict[str, Any]:
+        """The decoded answer to an API request that may be repeated when its answer is lost.
+
+        Errors: `JetStreamUnavailable`, those of `protocol.refusal` and of the session.
+        """
+        request = self.request(verb, payload)
+
+        async def attempt(timeout: float) -> dict[str, Any]:
+            message = await self.session.request(request, timeout=timeout)
+            return decode(what, message.data)
+
+        return await self.persist(attempt, silence=SILENCE)
+
+    async def last_on(self, stream: str, subject: str) -> StoredMessage:
+        """The newest message on *subject*, from the leader.
+
+        Errors: `NotFoundError`, those of `ask`.
+        """
+        verb = f"STREAM.MSG.GET.{stream}"
+        return parse_stored(subject, await self.ask(subject, verb, get_last(subject)))
+
+    async def persist(
+        self,
+        attempt: Callable[[float], Awaitable[T]],
+        *,
+        silence: float | None = None,
+    ) -> T:
+        """Call *attempt* with the seconds that it may take until it succeeds, for as long as the
+        session's time-out.
+
+        Lost answers, lost connections, missing listeners and transient refusals are worth another
+        attempt.  With *silence*, missing listeners are so for that many seconds only.
+
+        Errors: `JetStreamUnavailable` (after *silence*), the last error when time is up, and at
+        once every other error of *attempt*.
+        """
+        begin = trio.current_time()
+        end = begin + self.timeout
+        delay = RETRY_FIRST
+        while True:
+            left = end - trio.current_time()
+            try:
+                return await attempt(attempt_timeout(left))
+            except NatsfsError as error:
+                now = trio.current_time()
+                if isinstance(error, NoResponders) and silence and now > begin + silence:
+                    server = self.session.url or "the server"
+                    raise JetStreamUnavailable(f"{server} has no JetStream: {error}") from error
+                if not is_transient(error) or now + delay >= end:
+                    raise
+                log.debug("trying again: %s", error)
+            await trio.sleep(delay)
+            delay = min(2 * delay, RETRY_MOST)
+
+
+def attempt_timeout(left: float) -> float:
+    """Seconds for one attempt when *left* are left for all."""
+    return max(min(left / 2, ATTEMPT_TIMEOUT), RETRY_FIRST)
+
+
+def is_transient(error: NatsfsError) -> bool:
+    """Whether the same request may succeed soon.  A lost answer is among the reasons, so whoever
+    asks again must be able to."""
+    if isinstance(error, ServerRefused):
+        return error.err_code in TRANSIENT
+    return isinstance(error, ConnectionLost | RequestTimeout | NoResponders)
+
+
+def decode(what: str, data: bytes) -> dict[str, Any]:
+    """The JSON answer *data* about *what*.  Errors: those of `protocol.refusal`, `ServerRefused`
+    when it is no JSON object."""
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ServerRefused(what, 0, f"unreadable answer {data[:40]!r}")
+    raise_refusal(what, answer)
+    return answer

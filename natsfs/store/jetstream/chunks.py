@@ -1,0 +1,180 @@
+"""Publishing the chunks of one version, in order.
+
+The order of a version's chunks is the order of their sequences, and a server that drops one message
+of many (an ingest limit, an election) takes the next.  So a window counts as stored only when its
+sequences ascend; chunks that came too early are deleted and sent again.  Message ids make sending
+again safe: what is there already is answered with its sequence.
+
+Concurrency: a `ChunkWriter` serves one upload in one task.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from natsfs.errors import NatsfsError, NotFoundError, RequestTimeout, ServerRefused
+from natsfs.store.jetstream.api import attempt_timeout, is_transient
+from natsfs.store.jetstream.bucket import Bucket
+from natsfs.store.protocol import MESSAGE_ID, parse_puback
+from natsfs.store.session import Answer, NoResponders, Request
+from natsfs.store.wire import chunk_subject, new_nuid
+
+log = logging.getLogger(__name__)
+
+#: Bytes with acknowledgements in flight.  32 default chunks: 80 MB/s over a round trip of 50 ms,
+#: and 1/32 of what a server queues for a stream before it drops (protocol.md 2.7).
+WINDOW_BYTES = 4 * 1024 * 1024
+
+#: Messages in flight, for tiny chunks: a tenth of the queue of a 2.11 server (protocol.md 2.7).
+WINDOW_MESSAGES = 1000
+
+EXPECTED_ID = "Nats-Expected-Last-Msg-Id"
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """One chunk on its way; *sequence* is 0 until it is acknowledged."""
+
+    data: bytes
+    message_id: str
+    sequence: int = 0
+
+
+class ChunkWriter:
+    """The chunks of the version *nuid*.
+
+    `placed` has (sequence, length) of each chunk that is stored, `count` how many there are,
+    `waiting` the bytes not stored yet; `sent` is whether anything may be in the stream.
+    """
+
+    def __init__(self, bucket: Bucket, what: str, nuid: str) -> None:
+        self.subject = chunk_subject(bucket.name, nuid)
+        self.placed: list[tuple[int, int]] = []
+        self.count = 0
+        self.waiting = 0
+        self.sent = False
+        self._what = what
+        self._nuid = nuid
+        self._bucket = bucket
+        self._session = bucket.api.session
+        self._window: list[_Chunk] = []
+        self._repeated = False
+
+    async def add(self, data: bytes) -> None:
+        """Take one chunk; a full window is stored.  Errors: as `flush`."""
+        self._window.append(_Chunk(data, f"{self._nuid}.{self.count}"))
+        self.count += 1
+        self.waiting += len(data)
+        if self.waiting >= WINDOW_BYTES or len(self._window) >= WINDOW_MESSAGES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Store what has been taken and wait until it is there, in order.
+
+        Errors: those of `protocol.refusal` and of the session.
+        """
+        if self._window:
+            await self._bucket.api.persist(self._attempt)
+        self._empty()
+
+    async def chain(self, last: Request) -> Answer:
+        """Send the chunks taken and *last* at once, and return the answer to *last*.
+
+        Each is sent on condition that its predecessor is the newest message of the stream, so
+        *last* is stored right after all chunks or not at all.  An atomic batch promises the same
+        and takes 2.6 ms where this takes 0.4 ms (one chunk; the server stages a batch on disk).
+        Another writer's message in between breaks the chain; then `flush` stores the rest.
+        """
+        requests = self._requests(self._window)
+        for index, chunk in enumerate(self._window):
+            following = requests[index + 1] if index + 1 < len(requests) else last
+            headers = {**following.headers, EXPECTED_ID: chunk.message_id}
+            chained = Request(following.subject, following.data, headers)
+            if following is last:
+                last = chained
+            else:
+                requests[index + 1] = chained
+        self.sent = True
+        timeout = attempt_timeout(self._bucket.api.timeout)
+        *answers, answer = await self._session.exchange([*requests, last], timeout=timeout)
+        self._repeated |= bool(self._note(self._window, answers))
+        if all(chunk.sequence for chunk in self._window):
+            self._empty()
+        return answer
+
+    async def check(self) -> None:
+        """After repetitions, make sure that no chunk is there twice: a bucket with a short `ttl`
+        remembers message ids for as short a time.  Errors: `ServerRefused` if one is."""
+        if not self._repeated:
+            return
+        verb = f"STREAM.INFO.{self._bucket.stream}"
+        info = await self._bucket.api.ask(self._what, verb, {"subjects_filter": self.subject})
+        found = (info["state"].get("subjects") or {}).get(self.subject, 0)
+        if found != self.count:
+            text = f"{found} chunks are stored where {self.count} were sent"
+            raise ServerRefused(self._what, 0, text)
+
+    # -- one attempt ------------------------------------------------------------------------------
+
+    async def _attempt(self, timeout: float) -> None:
+        todo = [chunk for chunk in self._window if not chunk.sequence]
+        self.sent = True
+        answers = await self._session.exchange(self._requests(todo), timeout=timeout)
+        errors = self._note(todo, answers)
+        if errors:
+            self._repeated = True
+            if any(isinstance(error, NoResponders) for error in errors):
+                # Either there is no leader for now, or no stream any more.
+                await self._bucket.refresh()
+            raise next((e for e in errors if not is_transient(e)), errors[0])
+        await self._put_in_order()
+
+    def _requests(self, chunks: Sequence[_Chunk]) -> list[Request]:
+        return [Request(self.subject, c.data, {MESSAGE_ID: c.message_id}) for c in chunks]
+
+    def _note(self, chunks: Sequence[_Chunk], answers: Sequence[Answer]) -> list[NatsfsError]:
+        """Note the sequences in *answers* and return the errors."""
+        errors: list[NatsfsError] = []
+        for chunk, answer in zip(chunks, answers, strict=True):
+            try:
+                if isinstance(answer, NatsfsError):
+                    raise answer
+                chunk.sequence = parse_puback(self._what, answer[0].data).sequence
+            except NatsfsError as error:
+                errors.append(error)
+        return errors
+
+    async def _put_in_order(self) -> None:
+        """Delete the chunks that were stored before one of their predecessors.
+
+        Errors: `RequestTimeout`, which makes `persist` send them again, if there are any.
+        """
+        early = list(_early(self._window, self.placed[-1][0] if self.placed else 0))
+        verb = f"STREAM.MSG.DELETE.{self._bucket.stream}"
+        for chunk in early:
+            try:
+                await self._bucket.api.ask(
+                    self._what, verb, {"seq": chunk.sequence, "no_erase": True}
+                )
+            except NotFoundError:
+                log.debug("chunk %d was deleted by an attempt before", chunk.sequence)
+            # The old id would be answered with the old sequence.
+            chunk.message_id, chunk.sequence = f"{self._nuid}.{new_nuid()}", 0
+        if early:
+            self._repeated = True
+            raise RequestTimeout(f"{self._what}: {len(early)} chunks were stored out of order")
+
+    def _empty(self) -> None:
+        self.placed += [(chunk.sequence, len(chunk.data)) for chunk in self._window]
+        self._window, self.waiting = [], 0
+
+
+def _early(chunks: Sequence[_Chunk], last: int) -> Iterator[_Chunk]:
+    """The chunks from the first on whose sequence is not above all before it."""
+    for index, chunk in enumerate(chunks):
+        if chunk.sequence <= last:
+            yield from chunks[index:]
+            return
+        last = chunk.sequence

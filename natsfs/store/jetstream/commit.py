@@ -1,0 +1,212 @@
+"""Publishing meta messages: compare-and-set, atomic batches, and lost answers resolved by reading.
+
+An answer can get lost after the server has stored the message.  Then the meta is read back from the
+leader: the payload carries the nuid and the moment of rendering, so equal bytes are our message.
+Unless it is there, publishing again is safe, because a compare-and-set refuses the second copy and
+a write without one has the same effect twice.
+
+Concurrency: a `Committer` has no state; two commits to one subject are ordered by the server.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from natsfs.errors import NatsfsError, NotFoundError, RequestTimeout, ServerRefused, WrongRevision
+from natsfs.store.jetstream.api import decode, is_transient
+from natsfs.store.jetstream.bucket import Bucket
+from natsfs.store.model import MetaWrite, ObjectInfo
+from natsfs.store.protocol import (
+    BATCH_COMMIT,
+    BATCH_ID,
+    BATCH_SEQUENCE,
+    EXPECTED_REVISION,
+    EXPECTED_STREAM,
+    MESSAGE_TTL,
+    ROLLUP,
+    get_sequence,
+    parse_puback,
+    parse_stored,
+)
+from natsfs.store.session import AnswerLost, NoResponders, Request
+from natsfs.store.wire import complete, new_nuid, render_info
+
+#: Messages of one atomic batch: the server's limit (protocol.md 2.5).
+BATCH_LIMIT = 1000
+
+#: The stream does not allow atomic batches (any more).
+ATOMIC_DISABLED = 10174
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A meta message that is ready to be published."""
+
+    info: ObjectInfo
+    payload: bytes
+    expected: int | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def request(self) -> Request:
+        """The message itself."""
+        return Request(self.info.subject, self.payload, self.headers)
+
+
+class Committer:
+    """Publishes to one bucket."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._api = bucket.api
+        self._session = bucket.api.session
+
+    async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
+        """`ObjectStore.commit`."""
+        metas = [self.plan(write) for write in writes]
+        if len(metas) > 1 and self.may_batch(len(metas)):
+            try:
+                last = await self.publish(metas)
+            except ServerRefused as error:
+                if error.err_code != ATOMIC_DISABLED:
+                    raise
+                await self._bucket.refresh()
+            else:
+                return await self.stored(metas, range(last - len(metas) + 1, last + 1))
+        return await self.stored(metas, [await self.publish([meta]) for meta in metas])
+
+    def may_batch(self, count: int) -> bool:
+        """Whether *count* messages can be one atomic batch."""
+        return self._bucket.status.allow_atomic and count <= BATCH_LIMIT
+
+    def plan(self, write: MetaWrite) -> Planned:
+        """Render *write*.  Errors: `NameTooLongError`, `InvalidArgument`."""
+        info = complete(write.info, self._bucket.name)
+        headers = {ROLLUP: "sub", EXPECTED_STREAM: self._bucket.stream}
+        if write.expected is not None:
+            headers[EXPECTED_REVISION] = str(write.expected)
+        if write.ttl is not None and self._bucket.status.allow_msg_ttl:
+            headers[MESSAGE_TTL] = f"{write.ttl}s"
+        return Planned(info, render_info(info, time.time_ns()), write.expected, headers)
+
+    async def publish(self, metas: Sequence[Planned], *, lost: bool = False) -> int:
+        """Publish *metas*, as one atomic batch where they are more than one, and return the
+        sequence of the last.  *lost* says that they may have been published before.
+
+        Errors: those of `ObjectStore.commit`; `ServerRefused` with `ATOMIC_DISABLED`.
+        """
+
+        async def attempt(timeout: float) -> int:
+            nonlocal lost
+            if lost and (last := await self._applied(metas)):
+                return last
+            try:
+                return await self._try(metas, timeout)
+            except (AnswerLost, RequestTimeout):
+                lost = True
+                raise
+            except NoResponders:
+                # Nobody listens: either there is no leader for now, or no stream any more.
+                await self._bucket.refresh()
+                raise
+            except WrongRevision as error:
+                if lost and (last := await self._applied(metas)):
+                    return last
+                raise await self._blame(error, metas) from None
+
+        return await self._api.persist(attempt)
+
+    async def purge(self, subject: str) -> int:
+        """Drop every message on *subject* and return how many there were."""
+        what, verb = f"chunks on {subject}", f"STREAM.PURGE.{self._bucket.stream}"
+        answer = await self._api.ask(what, verb, {"filter": subject})
+        return int(answer.get("purged", 0))
+
+    async def stored(
+        self, metas: Sequence[Planned], revisions: Sequence[int]
+    ) -> tuple[ObjectInfo, ...]:
+        """The infos of *metas* as they are stored: with *revisions* and the server's times.
+
+        An acknowledgement has no time, and M3 promises the server's, so it is read from the leader.
+        A message that another writer has replaced since has this host's time.
+        """
+        verb = f"STREAM.MSG.GET.{self._bucket.stream}"
+        asked = [self._api.request(verb, get_sequence(revision)) for revision in revisions]
+        answers = await self._session.exchange(asked, timeout=self._api.timeout)
+        now = time.time_ns()
+        times = [
+            now if isinstance(answer, NatsfsError) else _time_of(answer[0].data, now)
+            for answer in answers
+        ]
+        return tuple(
+            replace(meta.info, revision=revision, time_ns=time_ns)
+            for meta, revision, time_ns in zip(metas, revisions, times, strict=True)
+        )
+
+    # -- one attempt ------------------------------------------------------------------------------
+
+    async def _try(self, metas: Sequence[Planned], timeout: float) -> int:
+        requests = [meta.request for meta in metas]
+        sent = requests if len(requests) == 1 else _batch(requests)
+        answers = await self._session.exchange(sent, timeout=timeout)
+        first = metas[0]
+        errors = [answer for answer in answers if isinstance(answer, NatsfsError)]
+        for answer in answers[:-1]:
+            # A message that the server takes into a batch is acknowledged by an empty one.
+            if not isinstance(answer, NatsfsError) and answer[0].data:
+                decode(first.info.name, answer[0].data)
+        if errors:
+            raise next((e for e in errors if not is_transient(e)), errors[-1])
+        final = answers[-1]
+        assert not isinstance(final, NatsfsError)
+        return parse_puback(first.info.name, final[0].data, expected=first.expected).sequence
+
+    async def _applied(self, metas: Sequence[Planned]) -> int | None:
+        """The sequence of the last of *metas* if one of them is what its subject now holds: they
+        are stored together or not at all."""
+        for index, meta in enumerate(metas):
+            try:
+                found = await self._api.last_on(self._bucket.stream, meta.info.subject)
+            except NotFoundError:
+                continue
+            if found.data == meta.payload:
+                return found.sequence + len(metas) - 1 - index
+        return None
+
+    async def _blame(self, error: WrongRevision, metas: Sequence[Planned]) -> WrongRevision:
+        """*error* with the name and the revision of the meta that was not as expected: a batch is
+        refused as a whole."""
+        if len(metas) == 1:
+            return error
+        for meta in metas:
+            if meta.expected is None:
+                continue
+            try:
+                found = await self._api.last_on(self._bucket.stream, meta.info.subject)
+                actual = found.sequence
+            except NotFoundError:
+                actual = 0
+            if actual != meta.expected:
+                return WrongRevision(meta.info.name, meta.expected, actual)
+        return error
+
+
+def _batch(requests: Sequence[Request]) -> list[Request]:
+    """*requests* as one atomic batch (ADR-50)."""
+    batch = new_nuid()
+    numbered = [
+        replace(r, headers={**r.headers, BATCH_ID: batch, BATCH_SEQUENCE: str(number)})
+        for number, r in enumerate(requests, 1)
+    ]
+    last = numbered[-1]
+    numbered[-1] = replace(last, headers={**last.headers, BATCH_COMMIT: "1"})
+    return numbered
+
+
+def _time_of(answer: bytes, otherwise: int) -> int:
+    try:
+        return parse_stored("a meta just stored", decode("a meta just stored", answer)).time_ns
+    except NatsfsError:
+        return otherwise

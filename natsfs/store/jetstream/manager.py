@@ -1,0 +1,75 @@
+"""Buckets: creating, finding, listing and deleting their streams.
+
+Concurrency: stateless; the server decides who creates a bucket first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from natsfs.errors import ServerRefused
+from natsfs.store.base import ObjectStoreManager
+from natsfs.store.jetstream.api import Api
+from natsfs.store.jetstream.store import JetStreamStore
+from natsfs.store.model import BucketConfig, BucketStatus
+from natsfs.store.session import Session
+from natsfs.store.streams import parse_status, stream_config
+from natsfs.store.wire import bucket_of, new_nuid, stream_name
+
+#: A field of the request is unknown to a strict server, or not valid for this one.
+INVALID_JSON = 10025
+
+#: `allow_atomic` and `allow_msg_ttl` for STREAM.CREATE: servers 2.12, 2.11, and older ones.
+FLAGS = ((True, True), (False, True), (False, False))
+
+
+class JetStreamManager(ObjectStoreManager):
+    """The buckets that a session's account can see.  The caller opens and closes *session*."""
+
+    def __init__(self, session: Session) -> None:
+        self._api = Api(session)
+
+    async def create(self, config: BucketConfig) -> JetStreamStore:
+        info = await self._create(config, FLAGS, new_nuid())
+        return JetStreamStore(self._api, parse_status(info))
+
+    async def _create(
+        self, config: BucketConfig, flags: Sequence[tuple[bool, bool]], creation: str
+    ) -> dict[str, Any]:
+        """Create with the first of *flags* that the server knows.  2.12 refuses unknown fields,
+        others ignore them (protocol.md 2.7)."""
+        allow_atomic, allow_msg_ttl = flags[0]
+        stream = stream_config(
+            config, allow_atomic=allow_atomic, allow_msg_ttl=allow_msg_ttl, creation=creation
+        )
+        verb = f"STREAM.CREATE.{stream['name']}"
+        try:
+            return await self._api.ask(f"bucket {config.bucket!r}", verb, stream)
+        except ServerRefused as error:
+            if error.err_code != INVALID_JSON or len(flags) == 1:
+                raise
+        return await self._create(config, flags[1:], creation)
+
+    async def bind(self, bucket: str) -> JetStreamStore:
+        verb = f"STREAM.INFO.{stream_name(bucket)}"
+        return JetStreamStore(
+            self._api, parse_status(await self._api.ask(f"bucket {bucket!r}", verb))
+        )
+
+    async def delete(self, bucket: str) -> None:
+        await self._api.ask(f"bucket {bucket!r}", f"STREAM.DELETE.{stream_name(bucket)}")
+
+    async def list(self) -> list[BucketStatus]:
+        found: dict[str, BucketStatus] = {}
+        offset = 0
+        while True:
+            page = await self._api.ask("the list of buckets", "STREAM.LIST", {"offset": offset})
+            streams = page.get("streams") or []
+            for info in streams:
+                if bucket_of(info["config"]["name"]) is not None:
+                    status = parse_status(info)
+                    found[status.bucket] = status
+            offset += len(streams)
+            if not streams or offset >= page.get("total", 0):
+                return [found[bucket] for bucket in sorted(found)]

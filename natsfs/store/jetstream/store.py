@@ -1,0 +1,100 @@
+"""One bucket over JetStream: `ObjectStore` put together from its parts.
+
+Concurrency: any number of tasks may use a store at once.  Its own state is a bounded memory of
+chunk layouts, which belong to immutable versions, and the last status (see `bucket`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+
+from natsfs.errors import NotFoundError
+from natsfs.store.base import ObjectStore
+from natsfs.store.jetstream.api import Api
+from natsfs.store.jetstream.bucket import Bucket
+from natsfs.store.jetstream.commit import Committer
+from natsfs.store.jetstream.reader import ChunkReader
+from natsfs.store.jetstream.upload import Uploader
+from natsfs.store.jetstream.watch import Watcher
+from natsfs.store.model import (
+    AccountLimits,
+    BucketStatus,
+    MetaWrite,
+    ObjectInfo,
+    ObjectMeta,
+    WatchEvent,
+)
+from natsfs.store.streams import parse_account
+from natsfs.store.wire import chunk_subject, meta_subject
+
+
+class JetStreamStore(ObjectStore):
+    """A bucket on a server.  Made by `JetStreamManager`."""
+
+    def __init__(self, api: Api, status: BucketStatus) -> None:
+        self._api = api
+        self._bucket = Bucket(api, status)
+        self._committer = Committer(self._bucket)
+        self._reader = ChunkReader(self._bucket)
+
+    @property
+    def bucket(self) -> str:
+        return self._bucket.name
+
+    async def upload(
+        self,
+        name: str,
+        source: AsyncIterable[bytes | bytearray | memoryview],
+        meta: ObjectMeta = ObjectMeta(),  # noqa: B008  (frozen)
+        *,
+        subject: str = "",
+        expected: int | None = None,
+    ) -> ObjectInfo:
+        self._bucket.check_writable()
+        uploader = Uploader(self._bucket, self._committer, name, meta, subject, expected)
+        info = await uploader.run(source)
+        self._reader.remember(info, uploader.placed)
+        return info
+
+    async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
+        self._bucket.check_writable()
+        return await self._committer.commit(writes)
+
+    async def purge_chunks(self, nuid: str) -> int:
+        self._bucket.check_writable()
+        return await self._committer.purge(chunk_subject(self.bucket, nuid))
+
+    async def get_info(self, name: str, *, show_deleted: bool = False) -> ObjectInfo:
+        subject = meta_subject(self._bucket.subjects, name)
+        try:
+            info = await self._bucket.last_info(subject)
+        except NotFoundError:
+            info = None
+        if info is None or (info.deleted and not show_deleted):
+            raise NotFoundError(f"no object {name!r} in bucket {self.bucket!r}")
+        return info
+
+    async def get_info_at(self, subject: str) -> ObjectInfo:
+        return await self._bucket.last_info(subject)
+
+    async def read(self, info: ObjectInfo, start: int, stop: int) -> bytes | bytearray | memoryview:
+        return await self._reader.read(info, start, stop)
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
+        async with aclosing(Watcher(self._bucket).events()) as events:
+            yield events
+
+    async def status(self) -> BucketStatus:
+        return await self._bucket.refresh()
+
+    async def seal(self) -> None:
+        what, stream = f"bucket {self.bucket!r}", self._bucket.stream
+        info = await self._api.ask(what, f"STREAM.INFO.{stream}")
+        if not info["config"].get("sealed"):
+            config = {**info["config"], "sealed": True}
+            await self._api.ask(what, f"STREAM.UPDATE.{stream}", config)
+
+    async def account(self) -> AccountLimits:
+        return parse_account(await self._api.ask("the account", "INFO"))

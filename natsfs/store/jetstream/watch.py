@@ -1,0 +1,110 @@
+"""The watch: every meta of a bucket and then every change, complete over any interruption.
+
+Whatever may have lost a message (a gap, silence, a broken connection, a stream created anew) ends
+the consumer, and the next one begins with everything again under `Restarted`.
+
+Concurrency: a `Watcher` serves one iterator in one task.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+
+import trio
+
+from natsfs.errors import (
+    ConnectionLost,
+    JetStreamUnavailable,
+    MalformedMeta,
+    RequestTimeout,
+    ServerRefused,
+)
+from natsfs.store.jetstream.bucket import Bucket
+from natsfs.store.jetstream.consumer import Consumer, ConsumerLost, consume
+from natsfs.store.model import CaughtUp, Malformed, Restarted, Updated, WatchEvent
+from natsfs.store.protocol import Delivery
+from natsfs.store.session import Message, NoResponders
+from natsfs.store.wire import meta_prefix, parse_info
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two attempts to begin again while the server is away.  The session reconnects by
+#: itself; this only keeps a server that refuses from being asked all the time.
+RESTART_DELAY = 0.25
+
+#: What a server says while it starts, stops, or elects.  Before the first round has begun it is
+#: the caller's to know; later it is no reason to stop watching.
+_INTERRUPTIONS = (
+    ConnectionLost,
+    ConsumerLost,
+    JetStreamUnavailable,
+    NoResponders,
+    RequestTimeout,
+    ServerRefused,
+)
+
+_CONFIG = {"deliver_policy": "last_per_subject"}
+
+
+class Watcher:
+    """Follows the metas of one bucket."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._revision = 0
+        self._behind = True
+
+    async def events(self) -> AsyncGenerator[WatchEvent, None]:
+        """`ObjectStore.watch`."""
+        begun = False
+        while True:
+            try:
+                status = await self._bucket.refresh()
+                filter_ = meta_prefix(self._bucket.subjects) + ">"
+                async with consume(self._bucket, filter_, _CONFIG) as consumer:
+                    begun, self._behind = True, True
+                    self._revision = status.last_revision
+                    yield Restarted(status.created_ns)
+                    if not consumer.pending:
+                        yield self._caught_up()
+                    while True:
+                        for event in await self._next(consumer):
+                            yield event
+            except _INTERRUPTIONS as error:
+                if not begun:
+                    raise
+                log.info("the watch of bucket %r begins again: %s", self._bucket.name, error)
+            await trio.sleep(RESTART_DELAY)
+
+    async def _next(self, consumer: Consumer) -> list[WatchEvent]:
+        messages = await consumer.receive()
+        events: list[WatchEvent] = []
+        for message, delivery in messages:
+            self._revision = max(self._revision, delivery.stream_sequence)
+            events.append(self._event(message, delivery))
+            if self._behind and delivery.pending == 0:
+                events.append(self._caught_up())
+        # The last of what was pending may have been replaced meanwhile: an idle consumer has
+        # caught up, whatever it had counted.
+        if self._behind and not messages:
+            events.append(self._caught_up())
+        return events
+
+    def _caught_up(self) -> CaughtUp:
+        self._behind = False
+        return CaughtUp(self._revision)
+
+    def _event(self, message: Message, delivery: Delivery) -> WatchEvent:
+        try:
+            return Updated(
+                parse_info(
+                    message.subject,
+                    message.data,
+                    bucket=self._bucket.name,
+                    revision=delivery.stream_sequence,
+                    time_ns=delivery.time_ns,
+                )
+            )
+        except MalformedMeta as error:
+            return Malformed(message.subject, delivery.stream_sequence, str(error))

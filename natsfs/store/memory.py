@@ -1,0 +1,390 @@
+"""A complete object store in this process, behaving as nats-server does: a fake that may be
+trusted, because it passes the same contract suite as the real one (tests/contract).
+
+Concurrency: a primitive waits once, at its start (`MemoryManager.delay`), and then works on the
+synchronous `MemoryStream` without another await, so that it is atomic.  Only `upload` waits again,
+for its source; whether the bucket still exists and what it holds is checked after that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+
+import trio
+
+from natsfs.errors import (
+    BucketNotFoundError,
+    ChunkMissing,
+    ExistsError,
+    InvalidArgument,
+    MalformedMeta,
+    NotFoundError,
+    QuotaExceededError,
+    StaleVersion,
+)
+from natsfs.store.base import ObjectStore, ObjectStoreManager
+from natsfs.store.memory_stream import MemoryStream, Message, Publish
+from natsfs.store.model import (
+    DEFAULT_CHUNK_SIZE,
+    AccountLimits,
+    BucketConfig,
+    BucketStatus,
+    CaughtUp,
+    Malformed,
+    MetaWrite,
+    ObjectInfo,
+    ObjectMeta,
+    Restarted,
+    Updated,
+    WatchEvent,
+)
+from natsfs.store.streams import stream_config
+from natsfs.store.wire import (
+    check_bucket_name,
+    chunk_subject,
+    complete,
+    meta_prefix,
+    meta_subject,
+    new_nuid,
+    parse_info,
+    render_digest,
+    render_info,
+    stream_name,
+)
+
+#: How many messages one atomic batch may have (protocol.md 2.5).
+BATCH_LIMIT = 1000
+
+
+class MemoryStore(ObjectStore):
+    """One bucket of a `MemoryManager`, which makes them.  *stream* is what the server holds."""
+
+    def __init__(self, manager: MemoryManager, stream: MemoryStream) -> None:
+        self.stream = stream
+        self._manager = manager
+
+    @property
+    def bucket(self) -> str:
+        return self.stream.config.bucket
+
+    async def upload(
+        self,
+        name: str,
+        source: AsyncIterable[bytes | bytearray | memoryview],
+        meta: ObjectMeta = ObjectMeta(),  # noqa: B008  (frozen)
+        *,
+        subject: str = "",
+        expected: int | None = None,
+    ) -> ObjectInfo:
+        key = subject or meta_subject(self.bucket, name)
+        await self._begin("upload", name)
+        nuid = new_nuid()
+        info = ObjectInfo(
+            name=name,
+            bucket=self.bucket,
+            subject=key,
+            nuid=nuid,
+            max_chunk_size=meta.max_chunk_size or DEFAULT_CHUNK_SIZE,
+            description=meta.description,
+            headers=meta.headers,
+            metadata=meta.metadata,
+            extra=meta.extra,
+        )
+        try:
+            info = await self._store_chunks(info, source)
+            return self._store_metas([MetaWrite(info, expected)])[0]
+        except BaseException:
+            if not self.stream.sealed:
+                self.stream.purge(chunk_subject(self.bucket, nuid))
+            raise
+
+    async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
+        await self._begin("commit", writes[0].info.name if writes else "")
+        if self._manager.allow_atomic and len(writes) <= BATCH_LIMIT:
+            return self._store_metas(writes)
+        return tuple(self._store_metas([write])[0] for write in writes)
+
+    async def purge_chunks(self, nuid: str) -> int:
+        subject = chunk_subject(self.bucket, nuid)
+        await self._begin("purge_chunks", nuid)
+        return self.stream.purge(subject)
+
+    async def get_info(self, name: str, *, show_deleted: bool = False) -> ObjectInfo:
+        subject = meta_subject(self.bucket, name)
+        await self._begin("get_info", name)
+        info = self._info(subject)
+        if info is None or (info.deleted and not show_deleted):
+            raise NotFoundError(f"no object {name!r} in bucket {self.bucket!r}")
+        return info
+
+    async def get_info_at(self, subject: str) -> ObjectInfo:
+        await self._begin("get_info_at", subject)
+        info = self._info(subject)
+        if info is None:
+            raise NotFoundError(f"no message on {subject}")
+        return info
+
+    async def read(self, info: ObjectInfo, start: int, stop: int) -> bytes:
+        await self._begin("read", info.name)
+        stop = min(stop, info.size)
+        if start >= stop:
+            return b""
+        chunks = self.stream.on(chunk_subject(self.bucket, info.nuid))
+        if len(chunks) < info.chunks or sum(len(chunk.data) for chunk in chunks) < info.size:
+            raise self._gone(info)
+        return b"".join(_cover(chunks, start, stop))
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
+        await self._begin("watch", self.bucket)
+        with self.stream.subscribed() as messages:
+            async with aclosing(self._events(messages)) as events:
+                yield events
+
+    async def status(self) -> BucketStatus:
+        await self._begin("status", self.bucket)
+        return self._manager.status_of(self.stream)
+
+    async def seal(self) -> None:
+        await self._begin("seal", self.bucket)
+        self.stream.sealed = True
+
+    async def account(self) -> AccountLimits:
+        await self._begin("account", self.bucket)
+        return self._manager.account()
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    async def _begin(self, operation: str, name: str) -> None:
+        await self._manager.begin(operation, name)
+        self._check_exists()
+
+    def _check_exists(self) -> None:
+        if self.stream.deleted:
+            raise BucketNotFoundError(f"bucket {self.bucket!r} was deleted")
+
+    async def _store_chunks(
+        self, info: ObjectInfo, source: AsyncIterable[bytes | bytearray | memoryview]
+    ) -> ObjectInfo:
+        subject = chunk_subject(self.bucket, info.nuid)
+        sha256, size, chunks = hashlib.sha256(), 0, 0
+        async with aclosing(_cut(source, info.max_chunk_size)) as pieces:
+            async for piece in pieces:
+                self._publish([Publish(subject, piece)])
+                sha256.update(piece)
+                size, chunks = size + len(piece), chunks + 1
+        return replace(info, size=size, chunks=chunks, digest=render_digest(sha256.digest()))
+
+    def _store_metas(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
+        infos = [complete(write.info, self.bucket) for write in writes]
+        now = self._manager.now()
+        stored = self._publish(
+            [
+                Publish(i.subject, render_info(i, now), True, write.expected, write.ttl, i.name)
+                for i, write in zip(infos, writes, strict=True)
+            ]
+        )
+        return tuple(
+            replace(info, revision=message.sequence, time_ns=message.time_ns)
+            for info, message in zip(infos, stored, strict=True)
+        )
+
+    def _publish(self, batch: Sequence[Publish]) -> list[Message]:
+        self._check_exists()
+        self._manager.check_quota(sum(publish.cost for publish in batch))
+        return self.stream.publish(*batch)
+
+    def _info(self, subject: str) -> ObjectInfo | None:
+        message = self.stream.last(subject)
+        return None if message is None else self._parse(message)
+
+    def _parse(self, message: Message) -> ObjectInfo:
+        return parse_info(
+            message.subject,
+            message.data,
+            bucket=self.bucket,
+            revision=message.sequence,
+            time_ns=message.time_ns,
+        )
+
+    def _gone(self, info: ObjectInfo) -> StaleVersion | ChunkMissing:
+        try:
+            now = self._info(info.subject)
+        except MalformedMeta:
+            now = None
+        if now is None or now.deleted or now.nuid != info.nuid:
+            return StaleVersion(f"version {info.nuid} of {info.name!r} was purged")
+        return ChunkMissing(f"chunks of {info.name!r}, version {info.nuid}, are missing")
+
+    # -- watching ------------------------------------------------------------------------------
+
+    async def _events(
+        self, messages: trio.MemoryReceiveChannel[Message | None]
+    ) -> AsyncGenerator[WatchEvent, None]:
+        # Taken with the snapshot: a message may be stored while its events are being shown.
+        shown = self.stream.last_sequence
+        for event in self._snapshot():
+            yield event
+        async for message in messages:
+            if message is None:
+                shown = self.stream.last_sequence
+                for event in self._snapshot():
+                    yield event
+            elif message.sequence > shown and self._is_meta(message):
+                yield self._event(message)
+        raise BucketNotFoundError(f"bucket {self.bucket!r} was deleted")
+
+    def _snapshot(self) -> list[WatchEvent]:
+        """All of it at once: nothing can be published between its events and their end."""
+        metas = [self._event(message) for message in self.stream.metas()]
+        return [
+            Restarted(self.stream.created_ns),
+            *metas,
+            CaughtUp(self.stream.last_sequence),
+        ]
+
+    def _is_meta(self, message: Message) -> bool:
+        return message.subject.startswith(meta_prefix(self.bucket))
+
+    def _event(self, message: Message) -> WatchEvent:
+        try:
+            return Updated(self._parse(message))
+        except MalformedMeta as error:
+            return Malformed(message.subject, message.sequence, str(error))
+
+
+class MemoryManager(ObjectStoreManager):
+    """All buckets, and the knobs.
+
+    *delay* is what every primitive waits at its start, in seconds.  *fail* is asked then, with the
+    primitive's name and the object's (or nuid, subject, bucket), and what it returns is raised.
+    *storage_limit* is the account's, in bytes, -1 for none.  *allow_atomic* is whether the server
+    has atomic batches.  All may be changed at any time.
+    """
+
+    def __init__(self) -> None:
+        self.delay: float = 0.0
+        self.fail: Callable[[str, str], Exception | None] = lambda operation, name: None
+        self.storage_limit = -1
+        self.allow_atomic = True
+        self._stores: dict[str, MemoryStore] = {}
+        self._last_ns = 0
+
+    async def create(self, config: BucketConfig) -> MemoryStore:
+        stream_config(config)
+        await self.begin("create", config.bucket)
+        if config.bucket in self._stores:
+            raise ExistsError(f"bucket {config.bucket!r} exists")
+        self.check_quota(max(config.max_bytes, 0))
+        store = MemoryStore(self, MemoryStream(config, self.now))
+        self._stores[config.bucket] = store
+        return store
+
+    async def bind(self, bucket: str) -> MemoryStore:
+        check_bucket_name(bucket)
+        await self.begin("bind", bucket)
+        return self._find(bucket)
+
+    async def delete(self, bucket: str) -> None:
+        check_bucket_name(bucket)
+        await self.begin("delete", bucket)
+        self._find(bucket).stream.delete()
+        del self._stores[bucket]
+
+    async def list(self) -> list[BucketStatus]:
+        await self.begin("list", "")
+        return [self.status_of(store.stream) for _, store in sorted(self._stores.items())]
+
+    # -- what the stores share -------------------------------------------------------------------
+
+    async def begin(self, operation: str, name: str) -> None:
+        """Wait *delay* seconds, then fail if *fail* says so.  Always a checkpoint."""
+        await trio.sleep(self.delay)
+        error = self.fail(operation, name)
+        if error is not None:
+            raise error
+
+    def now(self) -> int:
+        """The server's clock, in nanoseconds: never the same twice."""
+        self._last_ns = max(time.time_ns(), self._last_ns + 1)
+        return self._last_ns
+
+    def account(self) -> AccountLimits:
+        """The storage of all buckets together."""
+        sizes = {"file": 0, "memory": 0}
+        for store in self._stores.values():
+            sizes[store.stream.config.storage] += store.stream.size
+        return AccountLimits(sizes["file"], self.storage_limit, sizes["memory"], -1)
+
+    def check_quota(self, more: int) -> None:
+        """Errors: `QuotaExceededError` when *more* bytes would pass *storage_limit*."""
+        used = self.account().storage_used
+        if more and 0 <= self.storage_limit < used + more:
+            raise QuotaExceededError("resource limits exceeded for account")
+
+    def status_of(self, stream: MemoryStream) -> BucketStatus:
+        """*stream* as the server would describe it."""
+        config = stream.config
+        return BucketStatus(
+            bucket=config.bucket,
+            stream=stream_name(config.bucket),
+            description=config.description,
+            ttl=config.ttl,
+            max_bytes=config.max_bytes,
+            storage=config.storage,
+            replicas=config.replicas,
+            sealed=stream.sealed,
+            compression=config.compression,
+            metadata=dict(config.metadata),
+            messages=stream.count(),
+            size=stream.size,
+            last_revision=stream.last_sequence,
+            created_ns=stream.created_ns,
+            allow_atomic=self.allow_atomic,
+            allow_msg_ttl=True,
+        )
+
+    def _find(self, bucket: str) -> MemoryStore:
+        try:
+            return self._stores[bucket]
+        except KeyError:
+            raise BucketNotFoundError(f"no bucket {bucket!r}") from None
+
+
+def _cover(chunks: Sequence[Message], start: int, stop: int) -> Iterator[bytes]:
+    """What the range [*start*, *stop*) takes from each of *chunks*."""
+    offset = 0
+    for chunk in chunks:
+        if offset < stop:
+            yield chunk.data[max(start - offset, 0) : stop - offset]
+        offset += len(chunk.data)
+
+
+async def _cut(
+    source: AsyncIterable[bytes | bytearray | memoryview], size: int
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of *source* in pieces of *size*, the last one shorter.
+
+    Errors: `InvalidArgument` for a size that is not positive.
+    """
+    if size < 1:
+        raise InvalidArgument(f"chunk size {size}")
+    pending = bytearray()
+    async for piece in source:
+        pending += piece
+        while len(pending) >= size:
+            yield bytes(pending[:size])
+            del pending[:size]
+    if pending:
+        yield bytes(pending)

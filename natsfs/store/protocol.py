@@ -1,0 +1,366 @@
+"""The NATS and JetStream messages that carry an object bucket: headers, direct get, acks, errors.
+
+Pure: bytes in, values out, no I/O.  The facts come from protocol.md 2.2 to 2.8, where they were
+read from nats-server or seen on one.  What JetStream refuses becomes one of natsfs's errors here,
+and only here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from natsfs.errors import (
+    BucketNotFoundError,
+    ExistsError,
+    InvalidArgument,
+    JetStreamUnavailable,
+    NatsfsError,
+    NoSpaceError,
+    NotFoundError,
+    QuotaExceededError,
+    ReadOnlyError,
+    ServerRefused,
+    WrongRevision,
+)
+from natsfs.store.model import NOTHING
+from natsfs.store.wire import parse_time
+
+ROLLUP = "Nats-Rollup"
+EXPECTED_REVISION = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_STREAM = "Nats-Expected-Stream"
+MESSAGE_ID = "Nats-Msg-Id"
+MESSAGE_TTL = "Nats-TTL"
+BATCH_ID = "Nats-Batch-Id"
+BATCH_SEQUENCE = "Nats-Batch-Sequence"
+BATCH_COMMIT = "Nats-Batch-Commit"
+
+_VERSION = b"NATS/1.0"
+
+
+# -- header blocks --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """A header block.  *status* is 0 on a message that has none.
+
+    Of a repeated field the last value counts: the server appends its own fields to those that
+    were stored, so that a stored `Nats-Sequence` cannot pose as the real one.
+    """
+
+    status: int = 0
+    description: str = ""
+    fields: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+
+
+def encode_headers(fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> bytes:
+    """The header block of *fields* for HPUB, the blank line included.
+
+    Errors: `InvalidArgument` for a name or value that would break out of its line.
+    """
+    pairs = fields.items() if isinstance(fields, Mapping) else fields
+    lines = [_VERSION.decode()]
+    for name, value in pairs:
+        if not name or any(c in name for c in "\r\n: ") or "\r" in value or "\n" in value:
+            raise InvalidArgument(f"message header {name!r}: {value!r}")
+        lines.append(f"{name}: {value}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def parse_headers(block: bytes | bytearray | memoryview) -> Headers:
+    """A header block as it came after HMSG; an empty one for a message without headers.
+
+    Lines without a colon are ignored, as Go does.  Errors: `ServerRefused` when it is none.
+    """
+    block = bytes(block)
+    if not block:
+        return Headers()
+    first, *lines = block.split(b"\r\n")
+    if not first.startswith(_VERSION):
+        raise ServerRefused("message headers", 0, f"unknown version {bytes(first[:16])!r}")
+    status, _, description = first[len(_VERSION) :].strip().partition(b" ")
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if colon:
+            fields[name.decode("utf-8", "replace")] = value.strip().decode("utf-8", "replace")
+    return Headers(
+        int(status) if status.isdigit() else 0,
+        description.strip().decode("utf-8", "replace"),
+        MappingProxyType(fields),
+    )
+
+
+# -- direct get: requests -------------------------------------------------------------------------
+
+
+def get_last(subject: str) -> bytes:
+    """Ask for the newest message on *subject*, by direct get or STREAM.MSG.GET."""
+    return _json({"last_by_subj": subject})
+
+
+def get_sequence(sequence: int) -> bytes:
+    """Ask for the message *sequence*, by direct get or STREAM.MSG.GET."""
+    return _json({"seq": sequence})
+
+
+def get_next(subject: str, sequence: int = 1) -> bytes:
+    """Ask for the first message on *subject* (which may have wildcards) at or after *sequence*."""
+    return _json({"seq": sequence, "next_by_subj": subject})
+
+
+def get_batch(sequence: int, count: int, max_bytes: int, subject: str | None = None) -> bytes:
+    """Ask by direct get (2.11 and later) for up to *count* messages from *sequence* on.
+
+    The server ends the batch after the message with which it exceeds *max_bytes*.  With a
+    *subject* it first counts what is pending, which costs thousands of block loads on a large cold
+    stream; without one, the caller checks the subject of each message (protocol.md 2.2).
+    """
+    request: dict[str, Any] = {"seq": sequence, "batch": count, "max_bytes": max_bytes}
+    if subject is not None:
+        request["next_by_subj"] = subject
+    return _json(request)
+
+
+# -- direct get: replies --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """One message of a stream.
+
+    *stream* tells an answer of the bucket's stream from a ghost that a mirror gave (protocol.md
+    2.3); it is empty in what STREAM.MSG.GET answers.  *num_pending* is the number of messages
+    after this one in the same batch's selection, None outside batches.
+    """
+
+    stream: str
+    subject: str
+    sequence: int
+    time_ns: int
+    headers: Mapping[str, str]
+    data: bytes | bytearray | memoryview
+    num_pending: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A direct get's answer that is no message.
+
+    204 ends a batch; 404 means no such message; 408 a bad request; 413 too many subjects; 503 that
+    nobody listens: the stream is gone, has no leader or does not allow direct get.
+    """
+
+    code: int
+    description: str
+    num_pending: int = 0
+    last_sequence: int = 0
+
+
+END_OF_BATCH = 204
+NO_MESSAGE = 404
+NO_RESPONDERS = 503
+
+
+def parse_direct(
+    block: bytes | bytearray | memoryview, data: bytes | bytearray | memoryview
+) -> StoredMessage | Status:
+    """The answer to a direct get.  *data* is kept as it is, without a copy.
+
+    Errors: `ServerRefused` when it is neither a message nor a status.
+    """
+    headers = parse_headers(block)
+    try:
+        return _status(headers) if headers.status else _message(headers.fields, data)
+    except (KeyError, ValueError) as error:
+        raise ServerRefused("direct get", 0, f"unreadable answer: {error!r}") from None
+
+
+def _status(headers: Headers) -> Status:
+    fields = headers.fields
+    return Status(
+        headers.status,
+        headers.description or fields.get("Description", ""),
+        int(fields.get("Nats-Num-Pending", 0)),
+        int(fields.get("Nats-Last-Sequence", 0)),
+    )
+
+
+def _message(fields: Mapping[str, str], data: bytes | bytearray | memoryview) -> StoredMessage:
+    pending = fields.get("Nats-Num-Pending")
+    return StoredMessage(
+        fields["Nats-Stream"],
+        fields["Nats-Subject"],
+        int(fields["Nats-Sequence"]),
+        _time(fields["Nats-Time-Stamp"]),
+        fields,
+        data,
+        None if pending is None else int(pending),
+    )
+
+
+def _time(text: str) -> int:
+    time_ns = parse_time(text)
+    if time_ns is None:
+        raise ValueError(f"{text!r} is no time")
+    return time_ns
+
+
+def status_error(what: str, status: Status) -> NatsfsError:
+    """The error that *status* stands for where it is not expected."""
+    if status.code == NO_MESSAGE:
+        return NotFoundError(f"{what}: no message")
+    if status.code == NO_RESPONDERS:
+        return BucketNotFoundError(f"{what}: nobody answers for the stream")
+    return ServerRefused(what, 0, f"{status.code} {status.description}")
+
+
+def parse_stored(what: str, reply: Mapping[str, Any]) -> StoredMessage:
+    """The JSON answer of STREAM.MSG.GET.
+
+    Errors: those of `refusal`, `ServerRefused` when it cannot be read.
+    """
+    raise_refusal(what, reply)
+    try:
+        message = reply["message"]
+        headers = parse_headers(base64.b64decode(message.get("hdrs", "")))
+        return StoredMessage(
+            "",
+            message["subject"],
+            int(message["seq"]),
+            _time(message["time"]),
+            headers.fields,
+            base64.b64decode(message.get("data", "")),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ServerRefused(what, 0, f"unreadable stored message: {error!r}") from None
+
+
+# -- publish acknowledgements ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    """What JetStream stored: *sequence* is the message's, or that of the last one of a batch of
+    *count* (0 for a single message).  *duplicate*: the message id had been seen before."""
+
+    stream: str
+    sequence: int
+    duplicate: bool = False
+    count: int = 0
+
+
+def parse_puback(
+    what: str, payload: bytes | bytearray | memoryview, *, expected: int | None = None
+) -> PubAck:
+    """The answer to a publish of *what* that expected revision *expected*.
+
+    Errors: those of `refusal`, `ServerRefused` when it cannot be read.
+    """
+    try:
+        reply = json.loads(bytes(payload))
+        raise_refusal(what, reply, expected=expected)
+        return PubAck(
+            reply["stream"],
+            int(reply["seq"]),
+            bool(reply.get("duplicate", False)),
+            int(reply.get("count", 0)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ServerRefused(what, 0, f"unreadable acknowledgement: {error!r}") from None
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+#: JetStream's err_codes by the fact that they stand for (server/errors.json; protocol.md 2.4, 2.7).
+#: 10163 and 10164 come from a replicated stream with another write to the subject under way.
+_LOST_RACE = frozenset({10071, 10163, 10164})
+#: The texts of 10077 and 10051 are those of the store: they need not be about space.
+_STORE_FAILED = frozenset({10051, 10077})
+_ERRORS: Mapping[int, type[NatsfsError]] = MappingProxyType(
+    {
+        10002: QuotaExceededError,  # the account's storage
+        10027: QuotaExceededError,  # the account's number of streams
+        10122: QuotaExceededError,  # the account's limit on one stream's max_bytes
+        10023: NoSpaceError,  # no server with room left
+        10028: NoSpaceError,  # the server's memory
+        10047: NoSpaceError,  # the server's storage
+        10037: NotFoundError,  # no message
+        10039: JetStreamUnavailable,  # not for this account
+        10076: JetStreamUnavailable,  # not on this server
+        10052: InvalidArgument,  # a setting that the server does not accept
+        10074: InvalidArgument,  # more replicas than servers
+        10113: InvalidArgument,  # the account demands max_bytes
+        10058: ExistsError,  # the stream exists with other settings
+        10065: ExistsError,  # another stream has these subjects
+        10059: BucketNotFoundError,
+        10109: ReadOnlyError,  # sealed
+    }
+)
+
+
+def refusal(what: str, error: Mapping[str, Any], *, expected: int | None = None) -> NatsfsError:
+    """The error object of a JetStream answer as one of natsfs's errors; it never raises.
+
+    *what* says whom it befell; for a publish it is the object's name, and *expected* the revision
+    that was asked for.
+    """
+    code = error.get("err_code", 0)
+    description = str(error.get("description", "no description"))
+    if code in _LOST_RACE:
+        actual = re.search(r"wrong last sequence: (\d+)", description)
+        return WrongRevision(what, expected, int(actual[1]) if actual else None)
+    if code in _STORE_FAILED and ("maximum" in description or "no space" in description):
+        return NoSpaceError(f"{what}: {description}")
+    known = _ERRORS.get(code) if isinstance(code, int) else None
+    if known is not None:
+        return known(f"{what}: {description}")
+    return ServerRefused(what, code if isinstance(code, int) else 0, description)
+
+
+def raise_refusal(what: str, reply: Mapping[str, Any], *, expected: int | None = None) -> None:
+    """Raise `refusal` if the decoded answer *reply* has an error in it."""
+    error = reply.get("error")
+    if error:
+        raise refusal(what, error, expected=expected)
+
+
+# -- delivery by a consumer -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a consumer says of a message that it delivers.  *pending* counts those after it."""
+
+    stream: str
+    consumer: str
+    stream_sequence: int
+    consumer_sequence: int
+    time_ns: int
+    pending: int
+
+
+def parse_delivery(reply: str) -> Delivery | None:
+    """The delivery that the reply subject *reply* of a message describes, None when it does not.
+
+    There are 9 tokens in version 1, and in version 2, of server 2.14 and later, a domain and an
+    account hash after the second and perhaps a random one at the end (protocol.md 2.8).
+    """
+    tokens = reply.split(".")
+    if tokens[:2] != ["$JS", "ACK"]:
+        return None
+    rest = tokens[2:] if len(tokens) == 9 else tokens[4:]
+    if len(rest) < 7 or not all(map(str.isdecimal, rest[2:7])):
+        return None
+    _, sequence, consumed, time_ns, pending = map(int, rest[2:7])
+    return Delivery(rest[0], rest[1], sequence, consumed, time_ns, pending)
+
+
+def _json(request: Mapping[str, Any]) -> bytes:
+    return json.dumps(request).encode()

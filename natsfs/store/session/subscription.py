@@ -1,0 +1,96 @@
+"""A subscription: messages cross to trio in the bunches in which they arrived.
+
+Concurrency: `Feed` lives in the asyncio thread and `Subscription` in the trio thread; nothing but
+whole bunches and one error goes from the first to the second.  There is no bound on what waits in a
+`Subscription`: it is meant for meta messages, which the namespace keeps in memory anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import trio
+from nats.aio.subscription import Subscription as Handle
+
+from natsfs.errors import NatsfsError
+from natsfs.store.session.bridge import Bridge
+from natsfs.store.session.client import Message
+from natsfs.store.session.line import Line
+
+_FLOW_CONTROL = b"NATS/1.0 100"
+_STALLED = b"Nats-Consumer-Stalled:"
+
+
+class Subscription:
+    """Messages of one subject, in the order and the bunches in which they came."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._error: NatsfsError | None = None
+        self._news = trio.Event()
+
+    async def receive(self) -> list[Message]:
+        """Wait for messages and take all that are there.
+
+        Errors: `AnswerLost` (the connection broke, and the subscription with it),
+        `PermissionsError` (the server does not allow it).
+        """
+        while not self._messages:
+            if self._error is not None:
+                raise self._error
+            self._news = trio.Event()
+            await self._news.wait()
+        messages, self._messages = self._messages, []
+        return messages
+
+    def _take(self, messages: list[Message]) -> None:
+        self._messages += messages
+        self._news.set()
+
+    def _fail(self, error: NatsfsError) -> None:
+        self._error = error
+        self._news.set()
+
+
+class Feed:
+    """Carries a subscription's messages from the asyncio thread, where it runs, to trio."""
+
+    def __init__(self, bridge: Bridge, subscription: Subscription) -> None:
+        self._bridge = bridge
+        self._subscription = subscription
+        self._bunch: list[Message] = []
+        self._line: Line | None = None
+        self._handle: Handle | None = None
+        self._replies: set[asyncio.Task[None]] = set()
+
+    async def begin(self, line: Line, subject: str) -> None:
+        self._line = line
+        self._handle = await line.subscribe(subject, self._sink, self._fail)
+
+    async def end(self) -> None:
+        if self._line is not None and self._handle is not None:
+            await self._line.unsubscribe(self._handle)
+
+    def _sink(self, message: Message) -> None:
+        if message.block.startswith(_FLOW_CONTROL):
+            self._answer_flow_control(message)
+        self._bunch.append(message)
+        if len(self._bunch) == 1:
+            asyncio.get_running_loop().call_soon(self._cross)
+
+    def _cross(self) -> None:
+        bunch, self._bunch = self._bunch, []
+        self._bridge.post(lambda: self._subscription._take(bunch))
+
+    def _fail(self, error: NatsfsError) -> None:
+        self._bridge.post(lambda: self._subscription._fail(error))
+
+    def _answer_flow_control(self, message: Message) -> None:
+        """A request for flow control has a reply subject, a heartbeat of a stalled consumer names
+        one in a header."""
+        _, _, stalled = message.block.partition(_STALLED)
+        subject = message.reply or stalled.partition(b"\r\n")[0].strip().decode("ascii", "replace")
+        if subject and self._line is not None:
+            reply = asyncio.get_running_loop().create_task(self._line.publish(subject))
+            self._replies.add(reply)
+            reply.add_done_callback(self._replies.discard)

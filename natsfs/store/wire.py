@@ -1,0 +1,325 @@
+"""What natsfs and the other Object Store clients agree on: subjects, meta messages, digests, times.
+
+Pure: bytes in, values out, no I/O.  The facts come from protocol.md 1.1 to 1.4.  Reading is as
+tolerant as the clients in the wild demand; writing is as strict as the strictest of their readers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+from natsfs.errors import InvalidArgument, MalformedMeta, NameTooLongError
+from natsfs.store.foreign_json import (
+    Unreadable,
+    as_text,
+    dump,
+    load,
+    read_count,
+    read_flag,
+    read_object,
+    read_text,
+)
+from natsfs.store.model import NOTHING, Link, ObjectInfo
+
+#: What the names of the streams of object buckets begin with.
+STREAM_PREFIX = "OBJ_"
+
+#: Bytes of a meta subject.  A server reads at most 4,096 bytes of control line and drops the
+#: connection over a longer one (protocol.md 1.1, seen with 4,136).  `HPUB`, a reply subject with
+#: a custom inbox prefix and two lengths fit into the 236 bytes left over.
+MAX_SUBJECT = 3860
+
+#: Bytes of a bucket name: the server's limit of 255 for a stream name, less the prefix.
+MAX_BUCKET = 255 - len(STREAM_PREFIX)
+
+_BUCKET = re.compile(r"[A-Za-z0-9_-]+")
+# Narrower than a subject token: a nuid from a foreign meta ends up in purge filters and file names.
+_NUID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_NUID_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_DIGEST = re.compile(r"(?i:sha-256)=(?:([0-9A-Fa-f]{64})|([A-Za-z0-9+/_-]{43})=?)")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))")
+_IN_META = frozenset({"name", "description", "headers", "metadata", "options", "bucket", "nuid"})
+_KNOWN = _IN_META | {"size", "mtime", "chunks", "digest", "deleted"}
+
+
+# -- names and subjects ---------------------------------------------------------------------------
+
+
+def check_bucket_name(bucket: str) -> str:
+    """*bucket* itself.  Errors: `InvalidArgument` unless it is 1 to 251 of `A-Za-z0-9_-`."""
+    if not _BUCKET.fullmatch(bucket) or len(bucket) > MAX_BUCKET:
+        raise InvalidArgument(
+            f"{bucket!r} is no bucket name: 1 to {MAX_BUCKET} letters, digits, '_' or '-'"
+        )
+    return bucket
+
+
+def stream_name(bucket: str) -> str:
+    """The stream of *bucket*.  Errors: as `check_bucket_name`."""
+    return STREAM_PREFIX + check_bucket_name(bucket)
+
+
+def bucket_of(stream: str) -> str | None:
+    """The bucket that *stream* holds, or None when it is no object bucket's."""
+    bucket = stream.removeprefix(STREAM_PREFIX)
+    return bucket if bucket != stream and _BUCKET.fullmatch(bucket) else None
+
+
+def meta_prefix(bucket: str) -> str:
+    """What the meta subjects of *bucket* begin with; `>` or `*` after it matches all of them."""
+    return f"$O.{check_bucket_name(bucket)}.M."
+
+
+def meta_subject(bucket: str, name: str) -> str:
+    """The standard meta subject of *name*, as Go, Rust, .NET and nats-py compute it.
+
+    Errors: `InvalidArgument` (an empty name, one that is not Unicode text, or a bad bucket),
+    `NameTooLongError` (the subject would exceed `MAX_SUBJECT`).
+    """
+    if not name:
+        raise InvalidArgument("an object name cannot be empty")
+    try:
+        token = base64.urlsafe_b64encode(name.encode()).decode("ascii")
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"object name {name!r} cannot be encoded as UTF-8") from None
+    subject = meta_prefix(bucket) + token
+    if len(subject) > MAX_SUBJECT:
+        raise NameTooLongError(f"object name of {len(name.encode())} bytes: {name[:64]!r}…")
+    return subject
+
+
+def chunk_prefix(bucket: str) -> str:
+    """What the chunk subjects of *bucket* begin with."""
+    return f"$O.{check_bucket_name(bucket)}.C."
+
+
+def chunk_subject(bucket: str, nuid: str) -> str:
+    """The subject of all chunks of the version *nuid*.
+
+    Errors: `InvalidArgument` for a nuid that is not one plain token: `>` would name every chunk
+    of the bucket.
+    """
+    if not _NUID.fullmatch(nuid):
+        raise InvalidArgument(f"{nuid!r} is no nuid")
+    return chunk_prefix(bucket) + nuid
+
+
+def new_nuid() -> str:
+    """The name of a new version: 22 characters, 131 bits that nobody can guess."""
+    return "".join(secrets.choice(_NUID_ALPHABET) for _ in range(22))
+
+
+# -- digests --------------------------------------------------------------------------------------
+
+
+def render_digest(sha256: bytes) -> str:
+    """The digest in the only form that .NET and Rust, which compare text, take for equal."""
+    return "SHA-256=" + base64.urlsafe_b64encode(sha256).decode("ascii")
+
+
+def parse_digest(text: str) -> bytes | None:
+    """The 32 bytes of a digest in any form in the wild (protocol.md 1.1): either case of prefix,
+    URL-safe or standard base64, padded or not, or hex.  None for anything else."""
+    match = _DIGEST.fullmatch(text)
+    if match is None:
+        return None
+    hexadecimal, encoded = match.groups()
+    if hexadecimal is not None:
+        return bytes.fromhex(hexadecimal)
+    return binascii.a2b_base64(encoded.replace("-", "+").replace("_", "/") + "=")
+
+
+#: What an object without bytes must carry: Java refuses to read it otherwise (protocol.md 1.6).
+EMPTY_DIGEST = render_digest(hashlib.sha256().digest())
+
+
+# -- times ----------------------------------------------------------------------------------------
+
+
+def render_time(time_ns: int) -> str:
+    """RFC 3339 in UTC with nine decimals: the only form of which every client reads every digit
+    that it can hold."""
+    seconds, fraction = divmod(time_ns, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + f".{fraction:09}Z"
+
+
+def parse_time(text: str) -> int | None:
+    """Nanoseconds since the epoch of an RFC 3339 time, with up to nine decimals kept; None when
+    *text* is none.  Go's zero time, of the year 1, is negative."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return None
+    date, clock, fraction, sign, hours, minutes = match.groups()
+    try:
+        moment = datetime.fromisoformat(f"{date}T{clock}+00:00")
+    except ValueError:
+        return None
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    offset = (int(hours) * 3600 + int(minutes) * 60) * (-1 if sign == "-" else 1) if sign else 0
+    seconds = since.days * 86_400 + since.seconds - offset
+    return seconds * 1_000_000_000 + int((fraction or "")[:9].ljust(9, "0"))
+
+
+# -- reading a meta message -----------------------------------------------------------------------
+
+
+def parse_info(
+    subject: str, payload: bytes, *, bucket: str, revision: int, time_ns: int
+) -> ObjectInfo:
+    """The meta message that *bucket* holds on *subject*.
+
+    Absent and null fields have their empty value; headers may be plain strings; `mtime` and
+    `bucket` are not looked at, because the first is the message's time by definition and the
+    second is another bucket's in links of nats.js.  Values of metadata and headers that are no text
+    become their JSON text.  Lone surrogates become U+FFFD, as in Go.
+
+    Top-level fields without a name here go to `extra` as they are.  Unknown fields of `options`
+    go to `extra["options"]`, those of its link to `extra["options"]["link"]`; `render_info` puts
+    all of them back (M6).
+
+    Errors: `MalformedMeta`, whatever the payload.
+    """
+    try:
+        fields = load(payload)
+        options = read_object(fields, "options")
+        link_fields = read_object(options, "link")
+        return ObjectInfo(
+            name=_name(fields),
+            bucket=bucket,
+            subject=subject,
+            nuid=_nuid(fields),
+            size=read_count(fields, "size"),
+            chunks=read_count(fields, "chunks"),
+            max_chunk_size=read_count(options, "max_chunk_size"),
+            digest=read_text(fields, "digest"),
+            deleted=read_flag(fields, "deleted"),
+            link=None if options.get("link") is None else _link(link_fields),
+            description=read_text(fields, "description"),
+            headers=_frozen({k: _values(v) for k, v in read_object(fields, "headers").items()}),
+            metadata=_frozen({k: as_text(v) for k, v in read_object(fields, "metadata").items()}),
+            extra=_extra(fields, options, link_fields),
+            revision=revision,
+            time_ns=time_ns,
+        )
+    except Unreadable as error:
+        raise MalformedMeta(f"meta on {subject}: {error}") from None
+
+
+def _name(fields: Mapping[str, Any]) -> str:
+    name = read_text(fields, "name")
+    if not name:
+        raise Unreadable("no name")
+    return name
+
+
+def _nuid(fields: Mapping[str, Any]) -> str:
+    nuid = read_text(fields, "nuid")
+    if nuid and not _NUID.fullmatch(nuid):
+        raise Unreadable("nuid is not one plain token")
+    return nuid
+
+
+def _link(fields: Mapping[str, Any]) -> Link:
+    bucket = read_text(fields, "bucket")
+    if not _BUCKET.fullmatch(bucket):
+        raise Unreadable("link to no bucket")
+    return Link(bucket, read_text(fields, "name") or None)
+
+
+def _values(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return tuple(map(as_text, value)) if isinstance(value, list) else (as_text(value),)
+
+
+def _extra(
+    fields: Mapping[str, Any], options: Mapping[str, Any], link: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    extra = {k: v for k, v in fields.items() if k not in _KNOWN}
+    inner = {k: v for k, v in options.items() if k not in ("max_chunk_size", "link")}
+    innermost = {k: v for k, v in link.items() if k not in ("bucket", "name")}
+    if innermost:
+        inner["link"] = innermost
+    if inner:
+        extra["options"] = inner
+    return _frozen(extra)
+
+
+def _frozen(mapping: dict[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(mapping) if mapping else NOTHING
+
+
+# -- writing a meta message -----------------------------------------------------------------------
+
+
+def complete(info: ObjectInfo, bucket: str) -> ObjectInfo:
+    """*info* with everything that a stored meta needs: its bucket, a subject, a nuid (Go calls a
+    meta without one bad, links included), and the digest of an object without bytes.
+
+    Errors: those of `meta_subject`, where *info* has no subject yet.
+    """
+    bare = info.size == 0 and not info.deleted and info.link is None
+    return replace(
+        info,
+        bucket=bucket,
+        subject=info.subject or meta_subject(bucket, info.name),
+        nuid=info.nuid or new_nuid(),
+        digest=EMPTY_DIGEST if bare else info.digest,
+    )
+
+
+def render_info(info: ObjectInfo, mtime_ns: int) -> bytes:
+    """The payload for *info*, which is `complete`: fields of the types that Go's strict decoder
+    wants, all of those that Rust and nats-py require, and unknown ones before them: in Go, where
+    case does not count and the last field wins, an unknown `Name` must not win over `name`.
+
+    *mtime_ns* is always written: Rust and nats.js show it, and an empty one makes Go refuse the
+    meta (protocol.md 1.4).
+
+    Errors: `InvalidArgument` (no name or nuid, or text that UTF-8 cannot hold).
+    """
+    if not info.name or not info.nuid:
+        raise InvalidArgument(f"incomplete meta: name {info.name!r}, nuid {info.nuid!r}")
+    fields: dict[str, Any] = {
+        "name": info.name,
+        "description": info.description,
+        "headers": {key: list(values) for key, values in info.headers.items()},
+        "metadata": dict(info.metadata),
+        "options": _render_options(info),
+    }
+    fields = {key: value for key, value in fields.items() if value}
+    fields |= {"bucket": info.bucket, "nuid": info.nuid, "size": info.size}
+    fields |= {"mtime": render_time(mtime_ns), "chunks": info.chunks}
+    digest = parse_digest(info.digest)
+    if info.digest:
+        fields["digest"] = render_digest(digest) if digest else info.digest
+    if info.deleted:
+        fields["deleted"] = True
+    unknown = {key: value for key, value in info.extra.items() if key not in _KNOWN}
+    try:
+        return dump(unknown | fields).encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"meta of {info.name!r} cannot be encoded as UTF-8") from None
+
+
+def _render_options(info: ObjectInfo) -> dict[str, Any]:
+    unknown = dict(info.extra.get("options", NOTHING))
+    unknown_of_link = unknown.pop("link", NOTHING)
+    options: dict[str, Any] = {}
+    if info.link is not None:
+        name = {} if info.link.name is None else {"name": info.link.name}
+        options["link"] = {"bucket": info.link.bucket, **name, **unknown_of_link}
+    if info.max_chunk_size:
+        options["max_chunk_size"] = info.max_chunk_size
+    return unknown | options

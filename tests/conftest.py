@@ -1,0 +1,75 @@
+"""What every test has: async test functions, a private nats-server, and a guard on the log."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from natsfs.server import Server, start_server
+from tests.in_trio import run
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "expects_log(pattern): the test must log a warning or worse that the pattern is found in",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Async test functions run in trio."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    wanted = inspect.signature(pyfuncitem.obj).parameters
+    run(pyfuncitem.obj, {name: pyfuncitem.funcargs[name] for name in wanted})
+    return True
+
+
+class _Collector(logging.Handler):
+    """Keeps the messages of warnings and worse."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(f"{record.levelname} {record.name}: {record.getMessage()}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A test fails when it logs a warning that it does not expect, or not one that it does."""
+    collector = _Collector()
+    logging.getLogger().addHandler(collector)
+    try:
+        result = yield
+    finally:
+        logging.getLogger().removeHandler(collector)
+    patterns = [mark.args[0] for mark in item.iter_markers("expects_log")]
+    surprising = [
+        message
+        for message in collector.messages
+        if not any(re.search(pattern, message) for pattern in patterns)
+    ]
+    absent = [
+        pattern
+        for pattern in patterns
+        if not any(re.search(pattern, message) for message in collector.messages)
+    ]
+    if surprising or absent:
+        pytest.fail(f"logged unexpectedly: {surprising}; expected in vain: {absent}", pytrace=False)
+    return result
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A nats-server with JetStream for this worker process alone: tests share it, not their
+    buckets."""
+    server = start_server(tmp_path_factory.mktemp("nats"))
+    yield server
+    server.stop()

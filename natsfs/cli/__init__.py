@@ -1,0 +1,81 @@
+"""The command `natsfs`: what stands between a shell and everything else.
+
+Only this package reads argv and the environment, prints, and decides on exit statuses.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from natsfs import __version__
+from natsfs.cli.argv import conceal_credentials
+from natsfs.cli.commands import Session
+from natsfs.cli.outcome import USAGE, describe, redacted
+from natsfs.cli.output import say
+
+#: Where each command is: loading one must not cost the time of all.
+_COMMANDS = {
+    "mount": "natsfs.cli.mount",
+    "umount": "natsfs.cli.umount",
+    "ls": "natsfs.cli.ls",
+    "status": "natsfs.cli.status",
+    "bucket": "natsfs.cli.bucket",
+}
+
+
+class _Commands(click.Group):
+    """The commands, each loaded when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands)
+@click.version_option(__version__, prog_name="natsfs", message="%(prog)s %(version)s")
+def natsfs() -> None:
+    """Mount NATS JetStream Object Store buckets as directories.
+
+    The server is the one in SOURCE, else --server, else NATS_URL, else nats://127.0.0.1:4222.
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; *argv* is the process's own by default.
+
+    Every error is one line on standard error, except that `--verbose` shows where an unexpected one
+    came from.
+    """
+    if argv is None:
+        argv = sys.argv[1:]
+        conceal_credentials()
+    session = Session()
+    try:
+        status = natsfs.main(list(argv), "natsfs", standalone_mode=False, obj=session)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        exc.show()
+        return USAGE
+    except SystemExit as exc:
+        # click ends so, in silence, when nobody reads its output any more.
+        return exc.code if isinstance(exc.code, int) else USAGE
+    except BaseException as exc:
+        return _report(exc, session, mounting=bool(argv) and argv[0] in ("mount", "umount"))
+    return status if isinstance(status, int) else 0
+
+
+def _report(exc: BaseException, session: Session, *, mounting: bool) -> int:
+    failure = describe(exc, mounting=mounting)
+    if session.verbose and failure.unexpected:
+        click.echo(redacted("".join(traceback.format_exception(exc))), err=True, nl=False)
+    say(failure.text)
+    return failure.status

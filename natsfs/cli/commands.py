@@ -1,0 +1,136 @@
+"""What click is taught for all commands: `--verbose`, `--embedded` without a value, `-o`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from natsfs.cli.connection import connection_options
+from natsfs.cli.places import server_directory
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: Words of mount(8) that libfuse hands to the kernel as they are.
+KERNEL_WORDS = frozenset(
+    {
+        *("async", "dev", "dirsync", "exec", "noatime", "nodev"),
+        *("nodiratime", "noexec", "nosuid", "suid", "sync"),
+    }
+)
+
+#: Words of mount(8) that have another name here; an empty one is what happens anyway.
+_ALIASES = {"ro": "read_only", "rw": "", "defaults": "", "nonempty": "allow_non_empty"}
+
+
+@dataclass
+class Session:
+    """What `main` must know of a command after it failed."""
+
+    verbose: bool = False
+
+
+class Command(click.Command):
+    """A command with `--verbose`, whose `--embedded` takes a value after `=` only."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(
+                ["-v", "--verbose"],
+                is_flag=True,
+                expose_value=False,
+                callback=_note_verbose,
+                help="Log more; show where an unexpected error came from",
+            )
+        )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _spelled_out(args))
+
+
+class MountCommand(Command):
+    """A command whose `-o NAME[=VALUE],…` says the same as its long options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = _spelled_out(args)
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        kernel_words, flags = self._split(ctx, given.get("options", ()))
+        ctx.meta["kernel_words"] = kernel_words
+        return super().parse_args(ctx, flags + args)
+
+    def _split(
+        self, ctx: click.Context, groups: Iterable[str]
+    ) -> tuple[tuple[str, ...], list[str]]:
+        """The words for the kernel, and the others as long options."""
+        kernel_words, flags = [], []
+        for word in (word for group in groups for word in group.split(",") if word):
+            if word in KERNEL_WORDS:
+                kernel_words.append(word)
+            elif flag := self._flag(ctx, word):
+                flags.append(flag)
+        return tuple(kernel_words), flags
+
+    def _flag(self, ctx: click.Context, word: str) -> str:
+        """*word* as a long option, empty if it asks for nothing.  Errors: `click.UsageError`."""
+        name, equals, value = word.partition("=")
+        name = _ALIASES.get(name, name)
+        if not name:
+            return ""
+        option = self._long_options().get(name)
+        if option is None or "-" in name:
+            raise click.UsageError(f"unknown mount option {word.partition('=')[0]!r}", ctx)
+        if option.is_flag:
+            if equals:
+                raise click.UsageError(f"the mount option {name!r} takes no value", ctx)
+            return _long(name)
+        if not equals and name != "embedded":
+            raise click.UsageError(f"the mount option {name!r} needs a value: {name}=…", ctx)
+        return f"{_long(name)}={value}"
+
+    def _long_options(self) -> dict[str, click.Option]:
+        return {
+            flag.removeprefix("--").replace("-", "_"): option
+            for option in self.params
+            if isinstance(option, click.Option) and option.name not in ("options", "foreground")
+            for flag in option.opts
+            if flag.startswith("--")
+        }
+
+
+def _long(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _spelled_out(args: list[str]) -> list[str]:
+    """*args* with an empty value for a bare `--embedded`, so that it takes no argument for one."""
+    return ["--embedded=" if argument == "--embedded" else argument for argument in args]
+
+
+def _note_verbose(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and isinstance(ctx.obj, Session):
+        ctx.obj.verbose = True
+
+
+def _embedded(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Path | None:
+    if value is None:
+        return None
+    return Path(value).expanduser().absolute() if value else server_directory().absolute()
+
+
+def embedded_option(command: _Function) -> _Function:
+    """Add `--embedded[=STORE_DIR]`, which becomes the directory or None."""
+    return click.option(
+        "--embedded",
+        metavar="[=STORE_DIR]",
+        callback=_embedded,
+        help="Use a private nats-server with its store in STORE_DIR",
+    )(command)
+
+
+def store_options(command: _Function) -> _Function:
+    """Add what every command that talks to a server takes."""
+    return connection_options(embedded_option(command))

@@ -1,0 +1,161 @@
+"""`natsfs mount`: options become a `MountConfig`, and a process that serves it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from natsfs.cli.commands import MountCommand, Session, store_options
+from natsfs.cli.connection import server_config, take
+from natsfs.cli.mountpoint import check_fuse, check_mount_point, located
+from natsfs.cli.outcome import describe
+from natsfs.cli.output import log_for_mount, say
+from natsfs.cli.places import cache_directory, control_directory, log_file
+from natsfs.cli.quantities import Duration, Octal, Size
+from natsfs.cli.source import parse_source
+from natsfs.config import CacheConfig, MountConfig, ServerConfig, TreeConfig
+from natsfs.control import socket_path
+from natsfs.daemon import interrupt_on_sigterm, run_in_background
+from natsfs.errors import UsageError
+
+#: 2**32 - 1 means "no such user" to chown(2).
+_IDENTITY = click.IntRange(0, 2**32 - 2)
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(cls=MountCommand)
+@click.argument("source")
+@click.argument("directory", type=_PATH)
+@click.option("--create", is_flag=True, help="Make the bucket if there is none")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to the screen")
+@click.option("--read-only", is_flag=True, help="Refuse every change")
+@click.option("--allow-other", is_flag=True, help="Let other users in, as the modes allow")
+@click.option("--allow-non-empty", is_flag=True, help="Hide what is in DIRECTORY meanwhile")
+@click.option("--uid", type=_IDENTITY, help="Owner of what has none  [you]")
+@click.option("--gid", type=_IDENTITY, help="Group of what has none  [yours]")
+@click.option("--umask", type=Octal(), help="Bits taken off the two modes  [022]")
+@click.option("--file-mode", type=Octal(), help="Mode of files that have none  [666]")
+@click.option("--dir-mode", type=Octal(), help="Mode of directories that have none  [777]")
+@click.option("--cache-dir", type=_PATH, help="Where to cache  [XDG cache directory]")
+@click.option("--cache-size", type=Size(), metavar="SIZE", help="Bound of the cache  [10G]")
+@click.option(
+    "--purge-delay",
+    type=Duration(),
+    metavar="DURATION",
+    help="How long replaced content stays for readers elsewhere  [10s]",
+)
+@click.option(
+    "-o",
+    "options",
+    multiple=True,
+    metavar="OPT[,OPT…]",
+    help="The same, as mount(8) has it: -o ro,allow_other,cache_size=1G",
+)
+@click.option("--log-file", type=_PATH, help="Log there  [XDG state directory]")
+@store_options
+@click.pass_context
+def mount(ctx: click.Context, /, source: str, directory: Path, **options: Any) -> int:
+    """Show the bucket SOURCE as DIRECTORY.
+
+    SOURCE is BUCKET, nats://HOST:PORT/BUCKET or tls://…; several hosts are separated by commas.
+    The command returns when the mount can be used; `natsfs umount DIRECTORY` ends it.
+    """
+    directory = located(directory)
+    words = ctx.meta["kernel_words"]
+    config = mount_config(source, directory, options, words, os.environ)
+    check_fuse(allow_other=config.allow_other)
+    check_mount_point(directory, allow_non_empty=options["allow_non_empty"])
+    verbose = isinstance(ctx.obj, Session) and ctx.obj.verbose
+    log_to: Path | None = options["log_file"]
+    if options["foreground"]:
+        log_for_mount(log_to, verbose=verbose)
+        interrupt_on_sigterm()
+        _serve(config, lambda: None)
+        return 0
+    return _mount_in_background(config, log_to, verbose)
+
+
+def mount_config(
+    source: str,
+    directory: Path,
+    options: Mapping[str, Any],
+    kernel_words: tuple[str, ...],
+    environ: Mapping[str, str],
+) -> MountConfig:
+    """The mount that the command line asks for; *options* are those of `mount` by name.
+
+    Errors: `UsageError`.
+    """
+    wanted = parse_source(source)
+    embedded: Path | None = options["embedded"]
+    if embedded is not None and (wanted.servers.urls or options["server"]):
+        raise UsageError("--embedded brings its own server; leave the other one away")
+    server = server_config(take(dict(options)), environ, wanted.servers)
+    config = MountConfig(
+        server=server,
+        bucket=wanted.bucket,
+        directory=directory,
+        cache=_cache(options),
+        tree=_tree(options),
+        read_only=options["read_only"],
+        allow_other=options["allow_other"],
+        create=options["create"],
+        embedded=embedded,
+        source=_shown_source(server, embedded, wanted.bucket),
+        kernel_options=kernel_words,
+    )
+    if options["purge_delay"] is not None:
+        config = replace(config, purge_delay=options["purge_delay"])
+    return config
+
+
+def _cache(options: Mapping[str, Any]) -> CacheConfig:
+    directory: Path = options["cache_dir"] or cache_directory()
+    cache = CacheConfig(directory.expanduser().absolute())
+    size = options["cache_size"]
+    return cache if size is None else replace(cache, max_bytes=size)
+
+
+def _tree(options: Mapping[str, Any]) -> TreeConfig:
+    names = ("uid", "gid", "umask", "file_mode", "dir_mode")
+    return TreeConfig(**{name: options[name] for name in names if options[name] is not None})
+
+
+def _shown_source(server: ServerConfig, embedded: Path | None, bucket: str) -> str:
+    """What mount(8) and `natsfs status` show: it leads back to the bucket, without credentials."""
+    if embedded is not None:
+        return f"embedded:{bucket}"
+    first, *others = server.urls
+    return ",".join([first, *(url.partition("://")[2] for url in others)]) + f"/{bucket}"
+
+
+def _serve(config: MountConfig, ready: Callable[[], None]) -> None:
+    # Only here: what this brings in (libfuse, asyncio) is of no use to the process that forks.
+    from natsfs.mount import serve  # noqa: PLC0415
+
+    control = socket_path(control_directory(), config.directory)
+    trio.run(partial(serve, config, ready=ready, control_path=control))
+
+
+def _mount_in_background(config: MountConfig, log_to: Path | None, verbose: bool) -> int:
+    if log_to is None:
+        log_to = log_file(config.bucket, config.directory)
+
+    def work(ready: Callable[[], None]) -> None:
+        log_for_mount(None, verbose=verbose)
+        _serve(config, ready)
+
+    failure = run_in_background(
+        work, log_file=log_to.absolute(), describe=partial(describe, mounting=True)
+    )
+    if failure is None:
+        return 0
+    say(failure.text)
+    return failure.status

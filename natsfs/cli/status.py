@@ -1,0 +1,102 @@
+"""`natsfs status`: the mounts of this host, as their processes describe them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from natsfs.cli.commands import Command
+from natsfs.cli.mountpoint import located, natsfs_mounts
+from natsfs.cli.output import print_json, print_table, printable
+from natsfs.cli.places import control_directory
+from natsfs.cli.quantities import shown_duration, shown_size
+from natsfs.control import Answer, MountStatus, list_mounts, socket_path
+from natsfs.errors import UsageError
+
+#: How many malformed metas a table names for each mount; `--json` has them all.
+NAMED_MALFORMED = 20
+
+
+@click.command(cls=Command)
+@click.argument("directories", metavar="[DIRECTORY]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+def status(directories: tuple[str, ...], as_json: bool) -> None:
+    """Show all mounts of this host, or those on DIRECTORY.
+
+    A mount of another user, or one whose process has died, is listed without details.
+    """
+    found = mounts_of_host()
+    if directories:
+        found = [_named(directory, found) for directory in directories]
+    if as_json:
+        print_json(found)
+    elif not found:
+        click.echo("no natsfs mounts")
+    else:
+        print_table(
+            ("Directory", "Source", "Pid>", "Uptime>", "Connection", "Objects>", "Pending>"),
+            [_row(mount) for mount in found],
+        )
+        for mount in found:
+            _print_malformed(mount)
+
+
+def _named(directory: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    wanted = str(located(directory))
+    for mount in found:
+        if mount["directory"] == wanted:
+            return mount
+    raise UsageError(f"{directory} is no natsfs mount; `natsfs status` lists those there are")
+
+
+def mounts_of_host() -> list[dict[str, Any]]:
+    """What every mount says of itself, and what the kernel says of those that say nothing.
+
+    A mount that has no answer has a *connection* that tells why.
+    """
+    directory = control_directory()
+    answers = {answer.path: answer for answer in list_mounts(directory)}
+    found = []
+    for mount in natsfs_mounts():
+        answer = answers.pop(socket_path(directory, mount.directory), None)
+        found.append(_known(mount.source, mount.directory, answer))
+    # What is left serves a mount in another mount namespace, or one that is about to start or end.
+    found += [dict(answer.status) for answer in answers.values() if answer.status]
+    return sorted(found, key=lambda mount: str(mount["directory"]))
+
+
+def _known(source: str, directory: Path, answer: Answer | None) -> dict[str, Any]:
+    if answer is not None and answer.status is not None:
+        return dict(answer.status)
+    silent: MountStatus = {
+        "source": source,
+        "directory": str(directory),
+        "connection": answer.trouble if answer else "no answer: dead, or of another user",
+    }
+    return dict(silent)
+
+
+def _row(mount: dict[str, Any]) -> tuple[str, ...]:
+    silent = "pid" not in mount
+    return (
+        mount["directory"],
+        mount["source"],
+        "-" if silent else str(mount["pid"]),
+        "-" if silent else shown_duration(max(1.0, mount["uptime"])),
+        mount["connection"] + (", read-only" if mount.get("read_only") else ""),
+        "-" if silent else str(mount["objects"]),
+        "-" if silent else shown_size(mount["pending"]),
+    )
+
+
+def _print_malformed(mount: dict[str, Any]) -> None:
+    entries = mount.get("malformed", [])
+    if not entries:
+        return
+    click.echo(f"\n{mount['directory']} does not show {len(entries)} malformed objects:")
+    for entry in entries[:NAMED_MALFORMED]:
+        click.echo(f"  {printable(entry['name'])}: {printable(entry['reason'])}")
+    if len(entries) > NAMED_MALFORMED:
+        click.echo(f"  and {len(entries) - NAMED_MALFORMED} more; --json has them all")

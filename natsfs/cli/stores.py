@@ -1,0 +1,41 @@
+"""A connection for the length of one command."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from natsfs.config import ServerConfig
+from natsfs.server import EmbeddedServer
+from natsfs.store.base import ObjectStoreManager
+from natsfs.store.jetstream import JetStreamManager
+from natsfs.store.session import open_session
+
+T = TypeVar("T")
+
+
+def with_manager(
+    work: Callable[[ObjectStoreManager], Awaitable[T]],
+    server: ServerConfig,
+    embedded: Path | None = None,
+) -> T:
+    """The result of *work* with the buckets of *server*, or of the *embedded* one.
+
+    Errors: those of *work*, perhaps in an exception group; `ConnectFailed`; `MountFailed` (the
+    embedded server does not start).
+    """
+
+    async def connected() -> T:
+        async with open_session(server) as session:
+            return await work(JetStreamManager(session))
+
+    with ExitStack() as stack:
+        if embedded is not None:
+            joined = stack.enter_context(EmbeddedServer.join(embedded))
+            server = replace(server, urls=(joined.url,))
+        return trio.run(connected)

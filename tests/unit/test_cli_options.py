@@ -1,0 +1,163 @@
+"""The options of `natsfs mount` become a `MountConfig`; quantities are read and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from natsfs.cli.mount import mount, mount_config
+from natsfs.cli.quantities import Duration, Octal, Size, shown_duration, shown_size
+from natsfs.config import MountConfig
+from natsfs.errors import UsageError
+
+
+def config(*args: str, environ: dict[str, str] | None = None) -> MountConfig:
+    """The configuration that `natsfs mount ARGS` asks for."""
+    with mount.make_context("mount", list(args)) as ctx:
+        options: dict[str, Any] = dict(ctx.params)
+        source, directory = options.pop("source"), options.pop("directory")
+        return mount_config(source, directory, options, ctx.meta["kernel_words"], environ or {})
+
+
+@pytest.fixture(autouse=True)
+def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """A bucket and a directory are enough; the rest is the defaults of `config`."""
+    found = config("demo", "/mnt")
+    assert (found.bucket, found.directory) == ("demo", Path("/mnt"))
+    assert found.source == "nats://127.0.0.1:4222/demo"
+    assert found.cache.directory == tmp_path / "cache" / "natsfs"
+    assert (found.purge_delay, found.server.timeout) == (10.0, 60.0)
+    assert found.embedded is None
+    assert {found.read_only, found.allow_other, found.create} == {False}
+
+
+def test_long_options() -> None:
+    """Every long option reaches its place."""
+    found = config(
+        *("demo", "/mnt", "--create", "--read-only", "--allow-other", "--uid=1", "--gid=2"),
+        *("--umask=077", "--file-mode=640", "--dir-mode=0750", "--cache-dir=/c"),
+        *("--cache-size=1G", "--timeout=5s", "--purge-delay=1m", "--server=nats://h"),
+    )
+    assert (found.create, found.read_only, found.allow_other) == (True, True, True)
+    tree = found.tree
+    assert (tree.uid, tree.gid, tree.umask) == (1, 2, 0o077)
+    assert (tree.file_mode, tree.dir_mode) == (0o640, 0o750)
+    assert (found.cache.directory, found.cache.max_bytes) == (Path("/c"), 1024**3)
+    assert (found.server.timeout, found.purge_delay) == (5.0, 60.0)
+    assert found.server.urls == ("nats://h:4222",)
+
+
+def test_mount_options_say_the_same() -> None:
+    """`-o` knows the long options by their names with `_`, in any number of groups."""
+    long = config("demo", "/mnt", "--read-only", "--uid=1", "--cache-size=1M", "--umask=0")
+    short = config("demo", "/mnt", "-o", "ro,uid=1", "-ocache_size=1M,,umask=0,rw")
+    assert short == long
+
+
+def test_long_options_win_over_mount_options() -> None:
+    """What is said both ways is taken from the long option."""
+    assert config("demo", "/mnt", "--uid", "2", "-o", "uid=1").tree.uid == 2
+
+
+def test_words_for_the_kernel() -> None:
+    """Words that the kernel understands are handed on."""
+    assert config("demo", "/mnt", "-o", "noatime,nosuid").kernel_options == ("noatime", "nosuid")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("bogus", "unknown mount option 'bogus'"),
+        ("password=secret", "unknown mount option 'password'"),
+        ("read-only", "unknown mount option 'read-only'"),
+        ("foreground", "unknown mount option 'foreground'"),
+        ("read_only=1", "takes no value"),
+        ("uid", "needs a value"),
+        ("uid=x", "uid"),
+        ("umask=9", "octal"),
+    ],
+)
+def test_wrong_mount_options(words: str, said: str) -> None:
+    """A mount option that is unknown or wrong is named; its value is not."""
+    with pytest.raises(click.UsageError) as caught:
+        config("demo", "/mnt", "-o", words)
+    assert said in caught.value.format_message()
+    assert "secret" not in caught.value.format_message()
+
+
+def test_embedded(tmp_path: Path) -> None:
+    """`--embedded` alone uses the XDG data directory, `--embedded=DIR` another one."""
+    place = tmp_path / "data" / "natsfs" / "server"
+    assert config("--embedded", "demo", "/mnt").embedded == place
+    assert config("demo", "/mnt", "-o", "embedded").embedded == place
+    found = config("demo", "/mnt", "--embedded=/store")
+    assert (found.embedded, found.source) == (Path("/store"), "embedded:demo")
+
+
+@pytest.mark.parametrize("more", [["nats://h/demo", "/mnt"], ["demo", "/mnt", "--server=nats://h"]])
+def test_embedded_and_another_server(more: list[str]) -> None:
+    """The embedded server and another one exclude each other."""
+    with pytest.raises(UsageError, match="--embedded"):
+        config("--embedded", *more)
+
+
+def test_the_source_shown_has_no_credentials() -> None:
+    """The source for /proc/mounts leads to the bucket and hides how to get in."""
+    found = config("nats://u:secret@a:1,b:2/demo", "/mnt")
+    assert found.source == "nats://a:1,b:2/demo"
+    assert "secret" not in repr(found)
+    assert found.server.password == "secret"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("4096", 4096), ("1k", 1024), ("64M", 2**26), ("1.5GiB", 3 * 2**29), ("7 B", 7)],
+)
+def test_sizes(text: str, size: int) -> None:
+    """Sizes take units that are powers of 1024."""
+    assert Size().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1X", "1 2"])
+def test_wrong_sizes(text: str) -> None:
+    """What is no size is refused with an example."""
+    with pytest.raises(click.BadParameter, match="64M"):
+        Size().convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1h30m", 5400), ("250ms", 0.25), ("1.5d", 129600), ("2w", 1209600)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    """Durations take units and sums of them; seconds need none."""
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1y", "1h x"])
+def test_wrong_durations(text: str) -> None:
+    """What is no duration is refused with an example."""
+    with pytest.raises(click.BadParameter, match="1h30m"):
+        Duration().convert(text, None, None)
+
+
+def test_modes() -> None:
+    """Modes are octal with or without a leading 0."""
+    assert [Octal().convert(text, None, None) for text in ("022", "755", "0o644")] == [18, 493, 420]
+
+
+def test_shown_quantities() -> None:
+    """Sizes and durations are shown in units that people can compare."""
+    sizes = [0, 1023, 1536, 150 * 1024**2, 3 * 1024**4, -1]
+    shown = ["0 B", "1023 B", "1.5 KiB", "150 MiB", "3.0 TiB", "unlimited"]
+    assert [shown_size(size) for size in sizes] == shown
+    durations = [None, 0.25, 59, 3600, 90061]
+    assert [shown_duration(d) for d in durations] == ["never", "250ms", "59s", "1h", "1d1h"]

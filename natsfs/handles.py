@@ -54,6 +54,11 @@ class OpenFile:
         return self.base.size if self.base is not None else 0
 
 
+def is_dirty(leaf: Leaf) -> bool:
+    """Whether *leaf* is a file with something that JetStream has not acknowledged."""
+    return isinstance(leaf.file, OpenFile) and leaf.file.dirty
+
+
 @dataclass(slots=True, eq=False)
 class FileHandle:
     """One open file description.  *stream* reads the base version with this handle's read-ahead."""
@@ -64,7 +69,17 @@ class FileHandle:
     append: bool
     #: Whether who opened it may write without taking set-ID bits away (CAP_FSETID).
     privileged: bool = True
+    #: Whether opening it created or cut the file, which its close then has to commit even if it may
+    #: not write.
+    changed: bool = False
+    #: Whether it may have been read: the kernel asks for what it does not have in its pages.
+    was_read: bool = False
     stream: VersionReader | None = None
+
+    @property
+    def commits(self) -> bool:
+        """Whether closing it commits."""
+        return self.writable or self.changed
 
 
 @dataclass(slots=True, eq=False)

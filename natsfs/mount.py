@@ -21,7 +21,7 @@ import pyfuse3
 import trio
 
 from natsfs.config import MountConfig, ServerConfig
-from natsfs.control import MalformedEntry, MountStatus, serve_control
+from natsfs.control import MalformedEntry, MountStatus, serve_control, server_status
 from natsfs.data.cache import BlockCache
 from natsfs.data.reader import ObjectReader
 from natsfs.errors import BucketNotFoundError, ExistsError, MountFailed
@@ -274,6 +274,7 @@ class _Status:
             read_only=mounted.read_only is not None,
             objects=len(mounted.namespace),
             pending=self._fs.pending_bytes(),
+            server=server_status(self._server),
             malformed=[
                 MalformedEntry(name=subject, reason=event.reason)
                 for subject, event in mounted.malformed.items()

@@ -91,7 +91,7 @@ class Changes:
         async with self._m.reservations.hold(lambda: both(marker_name[:-1])):
             self._naming.check_free(parent, name)
             await self._publisher.mark(child, marker_name, attributes)
-            self._m.namespace.place(child, parent, name)
+            self._m.notifier.changed(self._m.namespace.place(child, parent, name))
         self._times.entry_changed(parent, attributes.mtime_ns)
         return child
 
@@ -137,6 +137,7 @@ class Changes:
             await self._publisher.remove(leaf)
         if leaf.parent is not None:
             self._m.notifier.changed(self._m.namespace.detach(leaf))
+            self._times.last_name_went(leaf)
 
     async def rmdir(self, parent: Directory, name: bytes) -> None:
         """Remove an empty directory.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 
 import trio
@@ -65,7 +65,7 @@ class Files:
         if not isinstance(node, Leaf):
             raise IsADirectory("a directory is not opened as a file")
         access = flags & os.O_ACCMODE
-        if access != os.O_RDONLY:
+        if access != os.O_RDONLY or flags & os.O_TRUNC:
             self._m.check_writable()
         file = self._acquire(node)
         pages_true = bool(file.handles) or (file.base is not None and node.cached == file.base.nuid)
@@ -76,10 +76,19 @@ class Files:
             writable=access != os.O_RDONLY,
             append=bool(flags & os.O_APPEND),
             privileged=privileged,
+            # What is read from true pages nobody hears of; a program that may write as well is
+            # taken to write, because an atime behind the mtime means new mail to a mail reader.
+            was_read=pages_true and access == os.O_RDONLY,
         )
+        if flags & os.O_TRUNC:
+            # Linux cuts for O_RDONLY, too; the kernel has checked the right to write.
+            handle.changed = True
+            try:
+                self._truncate(file, 0, privileged=privileged)
+            except NatsfsError:
+                self._dispose(file)
+                raise
         file.handles.add(handle)
-        if handle.writable and flags & os.O_TRUNC:
-            self._truncate(file, 0, privileged=privileged)
         return handle, pages_true
 
     def create(
@@ -101,11 +110,12 @@ class Files:
         self._m.namespace.place(leaf, directory, name)
         self._times.entry_changed(directory, attributes.mtime_ns)
         handle, _ = self.open(leaf, flags & ~os.O_TRUNC, privileged=privileged)
+        handle.changed = True
         return handle, leaf
 
     async def flush(self, handle: FileHandle) -> None:
         """A descriptor of *handle* is being closed: commit.  Errors: of `commit`."""
-        if handle.writable:
+        if handle.commits:
             await self.commit(handle.file)
 
     async def fsync(self, handle: FileHandle) -> None:
@@ -115,11 +125,11 @@ class Files:
     async def release(self, handle: FileHandle) -> None:
         """The last descriptor of *handle* is gone.  Raises nothing: nobody would hear of it."""
         file = handle.file
-        if handle.writable and file.dirty:
+        if handle.commits and file.dirty:
             await self._commit_or_keep(file)
         if handle.stream is not None:
             handle.stream.close()
-        if handle.readable:
+        if handle.was_read:
             self._times.was_read(file.leaf)
         file.handles.discard(handle)
         self._dispose(file)
@@ -135,6 +145,7 @@ class Files:
         if not handle.readable:
             raise BadHandle("not open for reading")
         file = handle.file
+        handle.was_read = True
 
         def stream() -> VersionReader:
             if handle.stream is None:
@@ -195,10 +206,20 @@ class Files:
             if not file.dirty:
                 return
             leaf = file.leaf
-            async with self._m.reservations.hold(lambda: name_of(leaf)):
+            async with self._m.reservations.hold(lambda: name_of(leaf.heir)):
+                self._reclaim(leaf)
                 if leaf.parent is not None and file.dirty:
                     await self._commit(file, leaf)
-                    self._unsaved.discard(file)
+                self._unsaved.discard(file)
+
+    def _reclaim(self, leaf: Leaf) -> None:
+        """Another client wrote a version between the opening of *leaf* and now: the last commit
+        wins (A4), so the name goes back to *leaf*."""
+        holder = leaf.heir
+        if holder is leaf or holder.parent is None:
+            return
+        self._m.notifier.changed(self._m.namespace.reclaim(leaf, holder))
+        holder.successor, leaf.successor = leaf, None
 
     async def _commit(self, file: OpenFile, leaf: Leaf) -> None:
         changes = file.changes
@@ -222,12 +243,13 @@ class Files:
         """Commit *files* and everything unsaved because the mount ends; return how many failed."""
         for file in [*files, *self._unsaved]:
             await self._commit_or_keep(file)
+            self._dispose(file)
         return len(self._unsaved)
 
     def pending_bytes(self, files: list[OpenFile]) -> int:
         """How many bytes JetStream has not acknowledged, in *files* and in those unsaved."""
         waiting = {file for file in (*files, *self._unsaved) if file.dirty}
-        return sum(file.size for file in waiting if file.leaf.parent is not None)
+        return sum(file.size for file in waiting if file.leaf.heir.parent is not None)
 
     async def _commit_or_keep(self, file: OpenFile) -> None:
         try:
@@ -238,7 +260,7 @@ class Files:
                 log.error("%r is not saved yet and will be tried again: %s", name, error)
             self._unsaved.add(file)
 
-    async def _content(self, file: OpenFile) -> AsyncIterator[bytes]:
+    async def _content(self, file: OpenFile) -> AsyncGenerator[bytes, None]:
         streams: list[VersionReader] = []
 
         def stream() -> VersionReader:
@@ -268,7 +290,7 @@ class Files:
         """Let go of a file that nobody has open and that has nothing to save."""
         if file.handles or file.leaf.file is not file:
             return
-        if file.dirty and file.leaf.parent is not None:
+        if file.dirty and file.leaf.heir.parent is not None:
             self._unsaved.add(file)
             return
         self._unsaved.discard(file)

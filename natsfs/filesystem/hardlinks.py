@@ -59,7 +59,7 @@ class Hardlinks:
             self._naming.check_free(parent, name)
             link = Hardlink(None, b"", None)
             stored = await self._publisher.publish(lambda: self._link_writes(node, object_name))
-            self._m.namespace.place(link, parent, name)
+            self._m.notifier.changed(self._m.namespace.place(link, parent, name))
             self._confirm(link, stored[0])
             self._confirm(node, stored[1])
         self._times.entry_changed(parent, now_ns())
@@ -99,7 +99,7 @@ class Hardlinks:
         parent, name = heir.parent, heir.name
         assert parent is not None
         self._m.namespace.supersede(heir)
-        self._m.namespace.place(file, parent, name)
+        self._m.notifier.changed(self._m.namespace.place(file, parent, name))
 
     def _heir(self, file: Leaf) -> Hardlink:
         return self._m.namespace.links_to(file)[0]

@@ -19,6 +19,7 @@ import trio
 from natsfs.errors import BucketNotFoundError, NatsfsError, NotFoundError
 from natsfs.filesystem.attributes import of_object
 from natsfs.filesystem.state import Mounted
+from natsfs.handles import is_dirty
 from natsfs.store.model import (
     CaughtUp,
     Malformed,
@@ -27,7 +28,7 @@ from natsfs.store.model import (
     Updated,
     WatchEvent,
 )
-from natsfs.tree.nodes import Leaf
+from natsfs.tree.nodes import Leaf, info_of
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ class Intake:
         #: Subjects seen since the watch (re)started; None once it has caught up.
         self._seen: set[str] | None = None
         self._deferred: list[ObjectInfo] = []
+        #: Subjects of reserved names that a sweep missed, and up to which revision it had looked.
+        self._missed: dict[str, int] = {}
+        self._created_ns = 0
         mounted.reservations.on_release = self._take_deferred
 
     async def follow(
@@ -102,11 +106,14 @@ class Intake:
         elif current is not None:
             self.take(current)
         else:
-            self._m.notifier.changed(self._m.namespace.vanish(subject))
+            self._vanish(subject)
 
     def _dispatch(self, event: WatchEvent) -> None:
         match event:
-            case Restarted():
+            case Restarted(created_ns):
+                if self._created_ns not in (0, created_ns):
+                    self._start_anew()
+                self._created_ns = created_ns
                 self._seen = set()
             case Updated(info):
                 if self._m.reservations.covers(info.name):
@@ -124,6 +131,9 @@ class Intake:
         deferred, self._deferred = self._deferred, []
         for info in deferred:
             self._dispatch(Updated(info))
+        missed, self._missed = self._missed, {}
+        for subject, revision in missed.items():
+            self._sweep_away(subject, revision)
 
     def _malformed(self, event: Malformed) -> None:
         self._mark_seen(event.subject)
@@ -131,7 +141,7 @@ class Intake:
         self._m.malformed[event.subject] = event
         if known is None or known.revision != event.revision:
             log.warning("an object cannot be shown: meta on %s: %s", event.subject, event.reason)
-        self._m.notifier.changed(self._m.namespace.vanish(event.subject))
+        self._vanish(event.subject)
 
     def _mark_seen(self, subject: str) -> None:
         if self._seen is not None:
@@ -140,36 +150,71 @@ class Intake:
     def _sweep(self, revision: int) -> None:
         """The watch delivered everything there is up to *revision*: what it left out is gone."""
         seen, self._seen = self._seen, None
-        namespace = self._m.namespace
         if seen is not None:
-            for subject in set(namespace.subjects()) - seen:
-                if namespace.last_revision(subject) <= revision:
-                    self._m.notifier.changed(namespace.vanish(subject))
+            for subject in set(self._m.namespace.subjects()) - seen:
+                self._sweep_away(subject, revision)
             for subject in set(self._m.malformed) - seen:
                 del self._m.malformed[subject]
         self._m.live = True
 
+    def _sweep_away(self, subject: str, revision: int) -> None:
+        namespace = self._m.namespace
+        info = info_of(namespace.find(subject))
+        if info is None or info.revision > revision:
+            return
+        if self._m.reservations.covers(info.name):
+            self._missed[subject] = revision
+        else:
+            self._vanish(subject)
+
+    def _vanish(self, subject: str) -> None:
+        """The meta on *subject* is gone, and no tombstone says so."""
+        leaf = self._m.namespace.find(subject)
+        if isinstance(leaf, Leaf) and is_dirty(leaf):
+            self._m.namespace.unset(leaf, None)
+        else:
+            self._m.notifier.changed(self._m.namespace.vanish(subject))
+
     def _bucket_gone(self) -> None:
         log.error("bucket %s is gone; waiting for it to come back", self._m.store.bucket)
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Nothing that is known of the bucket is true any more, revisions included (A6)."""
         for subject in self._m.namespace.subjects():
-            self._m.notifier.changed(self._m.namespace.vanish(subject))
+            self._vanish(subject)
+        self._m.namespace.forget_graves()
+        self._m.unconfirmed.clear()
+        self._m.malformed.clear()
+        self._missed.clear()
 
     def _apply(self, info: ObjectInfo) -> None:
         namespace = self._m.namespace
         leaf = namespace.find(info.subject)
         self._m.unconfirmed.discard(info.subject)
+        if isinstance(leaf, Leaf) and is_dirty(leaf):
+            self._apply_to_dirty(leaf, info)
+            return
         if not isinstance(leaf, Leaf) or leaf.info is None or info.deleted:
             self._m.notifier.changed(namespace.apply(info))
             return
-        if leaf.file is not None and leaf.file.dirty:
-            attributes = leaf.attributes
-            namespace.apply(info)
-            leaf.attributes = attributes
-            return
         other_bytes = leaf.info.nuid != info.nuid and leaf.file is not None
-        if leaf.parent is not None and (other_bytes or self._kind(leaf.info) != self._kind(info)):
+        overtaken = other_bytes or self._kind(leaf.info) != self._kind(info)
+        if overtaken:
             namespace.supersede(leaf)
         self._m.notifier.changed(namespace.apply(info))
+        successor = namespace.find(info.subject)
+        if overtaken and isinstance(successor, Leaf):
+            leaf.successor = successor
+
+    def _apply_to_dirty(self, leaf: Leaf, info: ObjectInfo) -> None:
+        """The commit of *leaf* will replace what another client did, so nothing is shown of it."""
+        if info.deleted:
+            self._m.namespace.unset(leaf, info)
+            return
+        attributes = leaf.attributes
+        self._m.namespace.apply(info)
+        leaf.attributes = attributes
 
     def _confirm_time(self, info: ObjectInfo) -> None:
         """The echo of this mount's own commit brings the server's time of it (M3)."""

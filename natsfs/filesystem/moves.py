@@ -6,7 +6,7 @@ reserved before the tree is looked at.  The tree follows after the server has ac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from natsfs.errors import (
@@ -16,7 +16,6 @@ from natsfs.errors import (
     NotADirectory,
     NotEmptyError,
     NotFoundError,
-    NotSupported,
 )
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of
@@ -54,6 +53,10 @@ class Place:
         return self.directory.child_name(self.name)
 
 
+#: Who has the old and the new name, looked up anew: another client may change it.
+Places = Callable[[], tuple[Place, Place]]
+
+
 class Moves:
     """Renames."""
 
@@ -80,9 +83,9 @@ class Moves:
     ) -> None:
         """Give an entry another name, replacing what has it.
 
-        Errors: `NotFoundError`, `InvalidArgument` (a directory into itself, unknown *flags*),
-        `IsADirectory`, `NotADirectory`, `NotEmptyError`, `ExistsError` (RENAME_NOREPLACE),
-        `NotSupported` (RENAME_EXCHANGE without atomic batches), `NameTooLongError`, those of
+        Errors: `NotFoundError`, `InvalidArgument` (a directory into itself, unknown *flags*, and
+        RENAME_EXCHANGE where it cannot be one atomic batch), `IsADirectory`, `NotADirectory`,
+        `NotEmptyError`, `ExistsError` (RENAME_NOREPLACE), `NameTooLongError`, those of
         `ObjectStore.commit`.
         """
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
@@ -96,33 +99,41 @@ class Moves:
         def keys() -> frozenset[Key]:
             found = [both(place.object_name) for place in places()]
             linked = [name_of(link) for place in places() for link in self._links(place.node)]
-            return frozenset[Key]().union(*found, *linked)
+            files = [self._primary_name(place.node) for place in places()]
+            return frozenset[Key]().union(*found, *linked, *files)
 
         async with self._m.reservations.hold(keys):
+            self._naming.check_name(new_parent, new_name)
             source, target = places()
             if target.node is not None and self._same(source.node, target.node):
                 return
             if flags == RENAME_EXCHANGE:
-                await self._exchange(source, target)
+                await self._exchange(places)
             else:
-                _check(source, target, replace_allowed=not flags)
-                await self._move(source, target)
+                await self._move(places, replace_allowed=not flags)
         for directory in (parent, new_parent):
             self._times.entry_changed(directory, now_ns())
 
-    async def _move(self, source: Place, target: Place) -> None:
+    async def _move(self, places: Places, *, replace_allowed: bool) -> None:
+        source, target = places()
         node = source.node
         assert isinstance(node, Leaf | Directory)
+        _check(source, target, replace_allowed=replace_allowed)
         self._keep_replaced(node, target.node)
 
         def steps() -> list[Step]:
+            nonlocal source, target
+            source, target = places()
+            _check(source, target, replace_allowed=replace_allowed)
             return [*self._steps(source, target), *self._inheritance(target.node)]
 
         done = await self._relocation.publish(steps)
+        node = source.node
+        assert isinstance(node, Leaf | Directory)
         marker = target.node.marker if isinstance(target.node, Directory) else None
         self._vacate(target.node)
         self._m.notifier.changed(self._m.namespace.detach(node))
-        self._m.namespace.place(node, target.directory, target.name)
+        self._m.notifier.changed(self._m.namespace.place(node, target.directory, target.name))
         self._relocation.settle(done)
         if isinstance(node, Directory) and node.marker is None:
             await self._mark_moved(node, marker)
@@ -136,28 +147,26 @@ class Moves:
             attributes = attributes_of(self._m, directory)
             await self._publisher.mark(directory, directory.marker_name, attributes)
 
-    async def _exchange(self, source: Place, target: Place) -> None:
-        if target.node is None:
-            raise NotFoundError(f"no entry {target.name!r} to change places with")
+    async def _exchange(self, places: Places) -> None:
         if not self._m.atomic:
-            raise NotSupported("RENAME_EXCHANGE needs a bucket with atomic batches")
-        for a, b in ((source, target), (target, source)):
-            if isinstance(a.node, Directory) and b.directory.within(a.node):
-                raise InvalidArgument("a directory cannot change places with what is in it")
+            raise InvalidArgument("RENAME_EXCHANGE needs a bucket with atomic batches")
 
         def steps() -> list[Step]:
+            source, target = places()
+            _check_exchange(source, target)
             return [*self._steps(source, target), *self._steps(target, source)]
 
         if len(steps()) > MAX_BATCH // 2:
-            raise NotSupported("too many entries to change places in one atomic step")
+            raise InvalidArgument("too many entries to change places in one atomic step")
         done = await self._relocation.publish(steps)
+        source, target = places()
         here, there = source.node, target.node
         assert here is not None
         assert there is not None
         for node in (here, there):
             self._m.notifier.changed(self._m.namespace.detach(node))
-        self._m.namespace.place(here, target.directory, target.name)
-        self._m.namespace.place(there, source.directory, source.name)
+        for node, place in ((here, target), (there, source)):
+            self._m.notifier.changed(self._m.namespace.place(node, place.directory, place.name))
         self._relocation.settle(done)
 
     # -- what is published ------------------------------------------------------------------------
@@ -184,10 +193,16 @@ class Moves:
         return found
 
     def _inheritance(self, replaced: Node | None) -> list[Step]:
-        """A file that loses its primary name to a rename goes on under another one (K7)."""
-        if isinstance(replaced, Leaf) and self._m.namespace.links_to(replaced):
+        """A file that loses its primary name to a rename goes on under another one (K7); one that
+        loses any name gets a new ctime, and so its meta is written again."""
+        if not isinstance(replaced, Leaf):
+            return []
+        if self._m.namespace.links_to(replaced):
             return self._hardlinks.promotion(replaced)
-        return []
+        file = self._m.namespace.primary(replaced)
+        if file is replaced or not isinstance(file, Leaf) or file.info is None:
+            return []
+        return [Step(file, file.info, file.info)]
 
     def _moved_leaf(self, info: ObjectInfo, source: Place, target: Place) -> ObjectInfo:
         name = target.object_name
@@ -233,12 +248,18 @@ class Moves:
                 self._hardlinks.inherit(replaced, links[0])
             elif replaced.info is None:
                 self._m.notifier.changed(self._m.namespace.detach(replaced))
+                self._times.last_name_went(replaced)
             else:
                 self._m.purger.schedule(replaced.info)
                 self._m.namespace.supersede(replaced)
+                self._times.last_name_went(replaced)
         elif isinstance(replaced, Directory) and replaced.parent is not None:
             self._m.namespace.forget_marker(replaced)
             self._m.notifier.changed(self._m.namespace.detach(replaced))
+
+    def _primary_name(self, node: Node | None) -> frozenset[Key]:
+        file = self._m.namespace.primary(node) if node is not None else None
+        return name_of(file) if isinstance(file, Leaf) else frozenset()
 
     def _same(self, one: Node | None, other: Node) -> bool:
         """Whether both are names of one file: rename(2) does nothing then."""
@@ -258,6 +279,14 @@ class Moves:
 
 def _is_below(node: Node, directory: Directory) -> bool:
     return node.parent is not None and node.parent.within(directory)
+
+
+def _check_exchange(source: Place, target: Place) -> None:
+    if target.node is None:
+        raise NotFoundError(f"no entry {target.name!r} to change places with")
+    for a, b in ((source, target), (target, source)):
+        if isinstance(a.node, Directory) and b.directory.within(a.node):
+            raise InvalidArgument("a directory cannot change places with what is in it")
 
 
 def _check(source: Place, target: Place, *, replace_allowed: bool) -> None:

@@ -5,7 +5,7 @@ Pure: it looks at the tree and changes nothing.
 
 from __future__ import annotations
 
-from natsfs.errors import ExistsError, NameTooLongError
+from natsfs.errors import ExistsError, NameTooLongError, NotFoundError
 from natsfs.filesystem.reservations import Key, Subtree
 from natsfs.filesystem.state import Mounted
 from natsfs.store.wire import meta_subject
@@ -23,9 +23,12 @@ class Naming:
     def check_name(self, parent: Directory, name: bytes) -> str:
         """The object name that creating *name* in *parent* means.
 
-        Errors: `NameTooLongError`, `ReadOnlyError`.
+        Errors: `NotFoundError` (*parent* was removed, perhaps by another client while a program
+        is in it), `NameTooLongError`, `ReadOnlyError`.
         """
         self._m.check_writable()
+        if parent.parent is None and parent is not self._m.namespace.root:
+            raise NotFoundError("the directory was removed")
         check_length(name)
         object_name = parent.child_name(name)
         meta_subject(self._m.store.bucket, object_name + "/")

@@ -12,7 +12,8 @@ decided on is looked up again from the tree.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 
 from natsfs.errors import (
@@ -22,9 +23,11 @@ from natsfs.errors import (
     QuotaExceededError,
     WrongRevision,
 )
+from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import Attributes, encode
 from natsfs.filesystem.intake import Intake
 from natsfs.filesystem.state import Mounted
+from natsfs.handles import is_dirty
 from natsfs.store.base import CAS_ATTEMPTS, tombstone
 from natsfs.store.model import NOTHING, MetaWrite, ObjectInfo, ObjectMeta
 from natsfs.store.wire import meta_subject
@@ -49,7 +52,7 @@ class Publisher:
         return meta_subject(self._m.store.bucket, name)
 
     async def put(
-        self, leaf: Leaf, content: Callable[[], AsyncIterator[bytes]], attributes: Attributes
+        self, leaf: Leaf, content: Callable[[], AsyncGenerator[bytes, None]], attributes: Attributes
     ) -> ObjectInfo:
         """Store a version of *leaf*, which is part of the tree, and confirm it there.
 
@@ -63,9 +66,10 @@ class Publisher:
             expected = self._m.namespace.last_revision(subject)
             meta = _meta_for(old, attributes)
             try:
-                info = await self._m.store.upload(
-                    name, content(), meta, subject=subject, expected=expected
-                )
+                async with aclosing(content()) as source:
+                    info = await self._m.store.upload(
+                        name, source, meta, subject=subject, expected=expected
+                    )
             except WrongRevision:
                 if attempt == CAS_ATTEMPTS - 1:
                     raise
@@ -89,7 +93,7 @@ class Publisher:
         stored = (await self._exclusively(lambda: info, subject))[0]
         leaf = Leaf(None, b"", None)
         leaf.attributes = replace(attributes, ctime_ns=stored.time_ns)
-        self._m.namespace.place(leaf, directory, name)
+        self._m.notifier.changed(self._m.namespace.place(leaf, directory, name))
         self._confirm(leaf, stored, None)
         return leaf
 
@@ -115,8 +119,13 @@ class Publisher:
             return [MetaWrite(edit(info), info.revision)]
 
         stored = (await self.publish(build))[0]
+        written = node.attributes if isinstance(node, Leaf) and is_dirty(node) else None
         node.attributes = None
         self._confirm(node, stored, None)
+        if written is not None:
+            # Somebody wrote to the file meanwhile.
+            now = attributes_of(self._m, node)
+            node.attributes = replace(now, size=written.size, mtime_ns=written.mtime_ns)
         return stored
 
     async def remove(self, node: Leaf | Directory) -> None:
@@ -125,11 +134,13 @@ class Publisher:
         Errors: those of `ObjectStore.commit`.
         """
 
+        info = _current(node)
+
         def build() -> list[MetaWrite]:
+            nonlocal info
             info = _current(node)
             return [MetaWrite(tombstone(info), info.revision, ttl=TOMBSTONE_TTL)]
 
-        info = _current(node)
         try:
             stored = (await self.publish(build))[0]
         except NotFoundError:
@@ -188,7 +199,7 @@ class Publisher:
 
 def _current(node: Leaf | Directory) -> ObjectInfo:
     info = node.marker if isinstance(node, Directory) else node.info
-    if info is None:
+    if info is None or (isinstance(node, Leaf) and node.parent is None):
         raise NotFoundError("another client deleted it")
     return info
 

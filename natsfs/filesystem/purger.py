@@ -5,7 +5,7 @@ name, so that readers on other hosts can finish.  What is still waiting when the
 then; what a crash leaves behind is found by `natsfs gc`.
 
 Concurrency: `schedule`, `hold` and `release` are atomic.  A version is taken off the list before
-its purge is awaited, so it is purged once.
+its purge is awaited, so it is purged once; `drain` waits for a purge that is under way.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Purger:
         self._parked: set[str] = set()
         self._readers: Counter[str] = Counter()
         self._wake = trio.Event()
+        self._lock = trio.Lock()
+        self._freed = 0
 
     def __len__(self) -> int:
         """How many versions wait to be freed."""
@@ -69,22 +71,24 @@ class Purger:
 
     async def drain(self) -> int:
         """Free now whatever no handle reads, because space is short or the mount ends; return how
-        many versions that were."""
-        return await self._free_until(float("inf"))
+        many versions that were, those included that were just being freed."""
+        freed = self._freed
+        await self._free_until(float("inf"))
+        return self._freed - freed
 
-    async def _free_until(self, until: float) -> int:
-        count = 0
-        while self._due and self._due[0][0] <= until:
-            nuid = heapq.heappop(self._due)[1]
-            if nuid in self._readers:
-                self._parked.add(nuid)
-            else:
-                await self._free(nuid)
-                count += 1
-        return count
+    async def _free_until(self, until: float) -> None:
+        async with self._lock:
+            while self._due and self._due[0][0] <= until:
+                nuid = heapq.heappop(self._due)[1]
+                if nuid in self._readers:
+                    self._parked.add(nuid)
+                else:
+                    await self._free(nuid)
 
     async def _free(self, nuid: str) -> None:
         try:
             await self._store.purge_chunks(nuid)
         except NatsfsError as error:
             log.warning("chunks of version %s could not be freed: %s", nuid, error)
+        else:
+            self._freed += 1

@@ -56,8 +56,10 @@ class Reservations:
             self.on_release()
 
     def covers(self, name: str) -> bool:
-        """Whether *name* is being changed."""
-        return self._conflicts(frozenset({name}))
+        """Whether *name* is being changed or, if it is a directory's marker, anything below it:
+        without marker and entries that directory would go, and what is on its way with it."""
+        below: frozenset[Key] = frozenset({Subtree(name)} if name.endswith("/") else ())
+        return self._conflicts(below | {name})
 
     def _conflicts(self, wanted: frozenset[Key]) -> bool:
         return any(_overlap(a, b) for a in wanted for keys in self._held for b in keys)

@@ -25,7 +25,7 @@ from natsfs.filesystem.naming import meta_of
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.store.model import ObjectInfo
-from natsfs.tree.nodes import Directory, Leaf, NodeChange
+from natsfs.tree.nodes import Directory, Leaf, Node, NodeChange
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +54,18 @@ class Times:
         if directory.marker is not None:
             self._changed[directory] = trio.current_time()
 
-    def was_read(self, leaf: Leaf) -> None:
-        """A handle that may have read *leaf* is closed."""
+    def was_read(self, node: Node) -> None:
+        """The content of *node* was read: a directory's entries and a link's text are that, too."""
         now = now_ns()
-        before = attributes_of(self._m, leaf)
+        before = attributes_of(self._m, node)
         newest_change = max(before.mtime_ns, before.ctime_ns)
         if before.atime_ns <= newest_change or now - before.atime_ns > RELATIME_NS:
-            leaf.attributes = replace(before, atime_ns=now)
-            self._m.notifier.changed([NodeChange(leaf)])
+            node.attributes = replace(before, atime_ns=now)
+            self._m.notifier.changed([NodeChange(node)])
+
+    def last_name_went(self, leaf: Leaf) -> None:
+        """*leaf* has no name any more, which changes its ctime for those who have it open."""
+        leaf.attributes = replace(attributes_of(self._m, leaf), ctime_ns=now_ns())
 
     async def run(self) -> None:
         """Store the mtimes of directories that have come to rest, until cancelled."""

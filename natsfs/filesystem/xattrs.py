@@ -2,7 +2,8 @@
 
 The only module that knows how they map to metadata.  `user.KEY` is the metadata key `KEY`, as
 rclone has it, so that what other clients put there is seen and copied; keys that mean something
-else to natsfs are kept apart by a `user.` in front.  Values that are not UTF-8 are quoted.
+else to natsfs are kept apart by a `user.` in front.  `trusted.KEY` and `security.KEY`, which the
+kernel guards, are metadata keys with that name.  Values that are not UTF-8 are quoted.
 
 `user.nats.*` shows what NATS knows of an object.  These attributes are not listed, because `cp -a`
 and `rsync -X` copy whatever is listed; they answer when asked for by name.
@@ -33,6 +34,7 @@ from natsfs.tree.names import bytes_of, text_of
 from natsfs.tree.nodes import Directory, Leaf, Node
 
 USER = b"user."
+GUARDED = (b"trusted.", b"security.")
 NATS = b"user.nats."
 
 #: Bytes of all keys and values of one object.  A meta message has to fit into the server's maximum
@@ -52,7 +54,7 @@ class Xattrs:
         info = _info(node)
         if name.startswith(NATS):
             return _shown(info, name[len(NATS) :])
-        key = _key_of(info.metadata, _attribute(name)) if info is not None else None
+        key = _key_of(info.metadata, name) if info is not None else None
         if info is None or key is None:
             raise NoAttributeError(f"no attribute {name!r}")
         return bytes_of(info.metadata[key])
@@ -61,8 +63,7 @@ class Xattrs:
         """What listxattr(2) gives."""
         info = _info(node)
         metadata = info.metadata if info is not None else {}
-        found = (_attribute_of(key) for key in metadata)
-        return [USER + bytes_of(attribute) for attribute in found if attribute]
+        return [name for key in metadata if (name := _name_of(key))]
 
     async def put(self, node: Node, name: bytes, value: bytes) -> None:
         """Set *name*.
@@ -74,17 +75,16 @@ class Xattrs:
         if name.startswith(NATS):
             edit = _nats_edit(name[len(NATS) :], value)
         else:
-            edit = _setter(_attribute(name), value)
+            edit = _setter(name, value)
         await self._changes.edit(node, edit)
 
     async def remove(self, node: Node, name: bytes) -> None:
         """Remove *name*.  Errors: `NoAttributeError`, and as `put`."""
         if name.startswith(NATS):
             raise NotPermitted(f"{name!r} cannot be removed")
-        attribute = _attribute(name)
 
         def edit(info: ObjectInfo) -> ObjectInfo:
-            key = _key_of(info.metadata, attribute)
+            key = _key_of(info.metadata, name)
             if key is None:
                 raise NoAttributeError(f"no attribute {name!r}")
             metadata = {other: text for other, text in info.metadata.items() if other != key}
@@ -100,36 +100,43 @@ def _info(node: Node) -> ObjectInfo | None:
     return node.info if isinstance(node, Leaf) else None
 
 
-def _attribute(name: bytes) -> str:
-    """`KEY` of `user.KEY`."""
-    if not name.startswith(USER) or name == USER:
-        raise NotSupported(f"{name!r}: only user.* attributes are kept")
-    return text_of(name[len(USER) :])
+def _is_taken(key: str) -> bool:
+    """Whether a metadata *key* means something else than the attribute `user.KEY`."""
+    return key in SYSTEM_KEYS or key.startswith(("user.", "nats.", "trusted.", "security."))
 
 
-def _is_taken(attribute: str) -> bool:
-    return attribute in SYSTEM_KEYS or attribute.startswith(("user.", "nats."))
-
-
-def _attribute_of(key: str) -> str:
-    """The attribute that the metadata *key* is shown as, without `user.`; empty for none."""
+def _name_of(key: str) -> bytes:
+    """The attribute that the metadata *key* is shown as; empty for none."""
     if key in SYSTEM_KEYS:
-        return ""
+        return b""
+    name = bytes_of(key)
     inner = key.removeprefix("user.")
-    return inner if inner != key and _is_taken(inner) else key
+    return name if name.startswith(GUARDED) or (inner != key and _is_taken(inner)) else USER + name
 
 
-def _key_of(metadata: Mapping[str, str], attribute: str) -> str | None:
-    """The key that is shown as *attribute*, if there is one."""
-    candidates = (f"user.{attribute}", attribute)
-    return next((k for k in candidates if k in metadata and _attribute_of(k) == attribute), None)
+def _keys_for(name: bytes) -> tuple[str, str]:
+    """The metadata keys that the attribute *name* may have; the first one if it is new.
+
+    Errors: `NotSupported`.
+    """
+    if name.startswith(GUARDED):
+        return text_of(name), text_of(name)
+    if not name.startswith(USER) or name == USER:
+        raise NotSupported(f"{name!r}: only user, trusted and security attributes are kept")
+    inner, whole = text_of(name[len(USER) :]), text_of(name)
+    return (whole, inner) if _is_taken(inner) else (inner, whole)
 
 
-def _setter(attribute: str, value: bytes) -> Callable[[ObjectInfo], ObjectInfo]:
+def _key_of(metadata: Mapping[str, str], name: bytes) -> str | None:
+    """The key that is shown as the attribute *name*, if there is one.  Errors: `NotSupported`."""
+    return next((k for k in _keys_for(name) if k in metadata and _name_of(k) == name), None)
+
+
+def _setter(name: bytes, value: bytes) -> Callable[[ObjectInfo], ObjectInfo]:
+    new, _ = _keys_for(name)
+
     def edit(info: ObjectInfo) -> ObjectInfo:
-        key = _key_of(info.metadata, attribute)
-        if key is None:
-            key = f"user.{attribute}" if _is_taken(attribute) else attribute
+        key = _key_of(info.metadata, name) or new
         return replace(info, metadata=_checked({**info.metadata, key: text_of(value)}))
 
     return edit

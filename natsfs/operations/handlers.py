@@ -78,6 +78,7 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        self._fs.times.was_read(self._fs.entries.node(inode))
         return self._fs.entries.readlink(inode)
 
     @answers
@@ -102,6 +103,9 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def releasedir(self, fh: FileHandleT) -> None:
+        handle = self._fs.handles.get(fh, DirectoryHandle)
+        if handle.entries is not None:
+            self._fs.times.was_read(handle.directory)
         self._fs.handles.remove(fh)
 
     @answers

@@ -29,7 +29,7 @@ from natsfs.tree.nodes import (
     Leaf,
     Node,
     NodeChange,
-    child_called,
+    called,
     component_text,
     forget_displaced,
     free_name,
@@ -73,14 +73,19 @@ class Namespace:
         return info.revision if info is not None else self._graves.get(subject, 0)
 
     def resolve(self, name: str) -> Node | None:
-        """The node that the object *name* is, or the directory that *name* is the prefix of."""
+        """The node that the object *name* is, or else the directory that it is a prefix for."""
+        if name == ROOT_MARKER and self.root.marker is not None:
+            return self.root
         directories, last = split_name(name)
-        node: Node | None = self.root
-        for text in (*directories, last):
-            if not isinstance(node, Directory):
+        node = self.root
+        for text in directories:
+            below = called(node, text, Directory)
+            if below is None:
                 return None
-            node = child_called(node, text)
-        return node
+            node = below
+        if not last and node.marker is not None:
+            return node
+        return called(node, last, Leaf) or called(node, last, Directory)
 
     def primary(self, node: Node) -> Node:
         """The node that *node* stands for: the file of a hard link, anything else itself."""
@@ -147,9 +152,28 @@ class Namespace:
         forget_displaced(leaf.parent, leaf)
         leaf.parent = None
 
+    def reclaim(self, leaf: Leaf, holder: Leaf) -> list[Change]:
+        """*leaf*, which was superseded, takes the place and the meta of *holder*, which is now."""
+        parent, name, info = holder.parent, holder.name, holder.info
+        assert parent is not None
+        displaced = is_displaced(holder)
+        self.supersede(holder)
+        leaf.parent, leaf.name = parent, name
+        parent.children[name] = leaf
+        if info is None:
+            leaf.info = None
+        else:
+            self.confirm(leaf, info)
+        if displaced:
+            component = encode_component(component_text(leaf))
+            parent.displaced.setdefault(component, []).append(leaf)
+        return [EntryChange(parent, name)]
+
     def unset(self, leaf: Leaf, grave: ObjectInfo | None) -> None:
         """The object of *leaf* is gone, as *grave* or nothing says, but *leaf* stays: this mount is
         about to commit a new version of it."""
+        assert leaf.parent is not None
+        forget_displaced(leaf.parent, leaf)
         self._unregister(leaf)
         if grave is not None:
             self._graves[grave.subject] = grave.revision
@@ -164,6 +188,10 @@ class Namespace:
                 self._unregister(node)
             self._graves[info.subject] = info.revision
 
+    def forget_graves(self) -> None:
+        """The bucket is another one: tombstones and their revisions mean nothing any more."""
+        self._graves.clear()
+
     def forget_marker(self, directory: Directory) -> None:
         """*directory* has no marker any more, or its marker is about to get another name."""
         self._unregister(directory)
@@ -171,15 +199,17 @@ class Namespace:
 
     # -- what this mount does ---------------------------------------------------------------------
 
-    def place(self, node: Node, parent: Directory, name: bytes) -> None:
-        """Give *node*, which has no place, the free name *name* in *parent*."""
-        assert name not in parent.children
+    def place(self, node: Node, parent: Directory, name: bytes) -> list[Change]:
+        """Give *node*, which has no place, the name *name* in *parent*.  Whoever has been given
+        that name meanwhile, because it was free, is shown under another one."""
+        holder = parent.children.get(name)
         node.parent = parent
         node.name = name
         parent.children[name] = node
         if isinstance(node, Directory):
             node.text = decode_component(name)
             parent.subdirectories += 1
+        return [] if holder is None else self._displace(parent, holder)
 
     def detach(self, node: Node) -> list[Change]:
         """Take *node* out of its directory.  Whoever it had displaced gets its name."""
@@ -197,27 +227,26 @@ class Namespace:
 
     def _add(self, info: ObjectInfo) -> list[Change]:
         directories, text = split_name(info.name)
-        if info.name == ROOT_MARKER:
+        if info.name == ROOT_MARKER and is_marker(info) and self.root.marker is None:
             return self._mark(self.root, info)
         changes: list[Change] = []
         directory = self.root
         for part in directories:
             directory = self._enter(directory, part, info, changes)
-        if is_marker(info):
+        if is_marker(info) and directory.marker is None:
             return changes + self._mark(directory, info)
+        # A second object of a marker's name, which is under another subject, is shown in it.
         note_change(directory, info)
-        holder = child_called(directory, text)
-        if isinstance(holder, Leaf) and holder.info is None:
+        holder = called(directory, text, Leaf)
+        if holder is not None and holder.info is None:
             # Somebody else was faster than our own commit, which will replace this version.
             self._register(holder, info)
             return [*changes, NodeChange(holder)]
         leaf = (Hardlink if self._is_hard_link(info) else Leaf)(directory, b"", info)
         self._register(leaf, info)
-        changes += self._adopt(directory, leaf, encode_component(text), is_canonical(text))
-        return changes + self._link_changes(leaf)
+        return changes + self._adopt(directory, leaf) + self._link_changes(leaf)
 
     def _mark(self, directory: Directory, info: ObjectInfo) -> list[Change]:
-        self._unregister(directory)
         self._register(directory, info)
         directory.attributes = None
         return [NodeChange(directory)]
@@ -226,53 +255,43 @@ class Namespace:
         self, directory: Directory, text: str, info: ObjectInfo, changes: list[Change]
     ) -> Directory:
         """The subdirectory for *text*, made if there is none, because *info* implies it."""
-        found = child_called(directory, text)
-        if isinstance(found, Directory):
+        found = called(directory, text, Directory)
+        if found is not None:
             return found
-        component = encode_component(text)
-        child = Directory(directory, component, text)
-        if len(component) > MAX_COMPONENT or not is_canonical(text):
-            child.name = free_name(directory, component, f"{directory.prefix}{text}/")
-            directory.displaced.setdefault(component, []).append(child)
-        name = child.name
-        holder = directory.children.pop(name, None)
-        directory.children[name] = child
-        directory.subdirectories += 1
+        child = Directory(directory, b"", text)
         child.changed = (0, info.time_ns)
+        directory.subdirectories += 1
         note_change(directory, info)
-        changes.append(EntryChange(directory, name))
-        if isinstance(holder, Leaf):
-            changes += self._displace(directory, holder)
+        changes += self._adopt(directory, child)
         return child
 
-    def _adopt(
-        self, directory: Directory, leaf: Leaf, component: bytes, canonical: bool
-    ) -> list[Change]:
-        """Find a name in *directory* for *leaf*, which would be called *component*."""
+    def _adopt(self, directory: Directory, node: Leaf | Directory) -> list[Change]:
+        """Find a name in *directory* for *node*: its own, unless that cannot be shown or somebody
+        has as good a claim to it.  A directory's claim is better than a leaf's (N3)."""
+        text = component_text(node)
+        component = encode_component(text)
         holder = directory.children.get(component)
-        owns = canonical and len(component) <= MAX_COMPONENT
-        if not owns or isinstance(holder, Directory) or (holder and not is_displaced(holder)):
-            return self._show_elsewhere(directory, leaf, component)
-        directory.children[component] = leaf
-        leaf.name = component
-        changes: list[Change] = [EntryChange(directory, component)]
-        if isinstance(holder, Leaf):
-            changes += self._displace(directory, holder)
-        return changes
+        better = isinstance(node, Directory) and isinstance(holder, Leaf)
+        taken = holder is not None and not better and not is_displaced(holder)
+        if taken or len(component) > MAX_COMPONENT or not is_canonical(text):
+            return self._show_elsewhere(directory, node, component)
+        directory.children[component] = node
+        node.name = component
+        displaced = [] if holder is None else self._displace(directory, holder)
+        return [EntryChange(directory, component), *displaced]
 
-    def _displace(self, directory: Directory, leaf: Leaf) -> list[Change]:
-        """*leaf* has just lost its name to a better claim."""
-        forget_displaced(directory, leaf)
-        return self._show_elsewhere(directory, leaf, encode_component(component_text(leaf)))
+    def _displace(self, directory: Directory, node: Node) -> list[Change]:
+        """*node* has just lost its name to a better claim."""
+        forget_displaced(directory, node)
+        return self._show_elsewhere(directory, node, encode_component(component_text(node)))
 
-    def _show_elsewhere(self, directory: Directory, leaf: Leaf, component: bytes) -> list[Change]:
-        key = leaf.info.subject if leaf.info is not None else leaf.object_name
-        leaf.name = free_name(directory, component, key)
-        directory.children[leaf.name] = leaf
-        if leaf.info is not None:
-            # One without a meta will be created under the name that it is shown as from now on.
-            directory.displaced.setdefault(component, []).append(leaf)
-        return [EntryChange(directory, leaf.name)]
+    def _show_elsewhere(self, directory: Directory, node: Node, component: bytes) -> list[Change]:
+        node.name = free_name(directory, component, _key_of(node))
+        directory.children[node.name] = node
+        if isinstance(node, Directory) or info_of(node) is not None:
+            # A file without a meta will be created under the name that it is shown as from now on.
+            directory.displaced.setdefault(component, []).append(node)
+        return [EntryChange(directory, node.name)]
 
     def _reinstate(self, directory: Directory, name: bytes) -> list[Change]:
         """*name* became free: let the first of those who wanted it have it."""
@@ -283,16 +302,19 @@ class Namespace:
                 forget_displaced(directory, leaf)
                 previous = leaf.name
                 del directory.children[previous]
-                return [EntryChange(directory, previous), *self._adopt(directory, leaf, name, True)]
+                return [EntryChange(directory, previous), *self._adopt(directory, leaf)]
         return []
 
     def _update(self, node: Leaf | Directory, info: ObjectInfo) -> list[Change]:
         known = info_of(node)
+        moved = self._link_changes(node) if isinstance(node, Hardlink) else []
         self._unregister(node)
         self._register(node, info)
         node.attributes = None
+        if isinstance(node, Hardlink) and node.parent is not None:
+            moved += [EntryChange(node.parent, node.name), *self._link_changes(node)]
         content = known is None or (known.nuid, known.link) != (info.nuid, info.link)
-        return [NodeChange(node, content and isinstance(node, Leaf))]
+        return [*moved, NodeChange(node, content and isinstance(node, Leaf))]
 
     def _drop(self, node: Leaf | Directory, successor: ObjectInfo | None) -> list[Change]:
         """The object behind *node* is gone; *successor* is the meta that says so, if one does."""
@@ -348,3 +370,11 @@ class Namespace:
         if parent is None or directory.children:
             return []
         return [EntryChange(parent, name, gone=directory), *self.detach(directory)]
+
+
+def _key_of(node: Node) -> str:
+    """What tells *node* from all others, in every mount, for as long as its object lives."""
+    if isinstance(node, Directory):
+        return node.prefix
+    assert isinstance(node, Leaf)
+    return node.info.subject if node.info is not None else node.object_name

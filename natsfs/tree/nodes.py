@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from natsfs.store.model import ObjectInfo
 from natsfs.tree.inodes import Numbered
@@ -87,14 +87,16 @@ class Directory(Node):
 
 
 class Leaf(Node):
-    """Anything but a directory.  *file* is the open file that the layer above keeps for it."""
+    """Anything but a directory.  *file* is the open file that the layer above keeps for it.
+    *successor* has its name since another client wrote a version that *file* does not read."""
 
-    __slots__ = ("cached", "file", "info")
+    __slots__ = ("cached", "file", "info", "successor")
 
     def __init__(self, parent: Directory | None, name: bytes, info: ObjectInfo | None) -> None:
         super().__init__(parent, name)
         self.info = info
         self.file: Any = None
+        self.successor: Leaf | None = None
         #: The nuid of the version whose pages the kernel may have.
         self.cached = ""
 
@@ -108,6 +110,14 @@ class Leaf(Node):
             return self.info.name
         assert self.parent is not None
         return self.parent.child_name(self.name)
+
+    @property
+    def heir(self) -> Leaf:
+        """Who has its name now: itself while it is part of the tree."""
+        leaf = self
+        while leaf.parent is None and leaf.successor is not None:
+            leaf = leaf.successor
+        return leaf
 
 
 class Hardlink(Leaf):
@@ -138,6 +148,7 @@ class NodeChange:
 
 
 Change = EntryChange | NodeChange
+NodeT = TypeVar("NodeT", bound=Node)
 
 
 def walk(directory: Directory) -> Iterator[Node]:
@@ -162,15 +173,13 @@ def is_marker(info: ObjectInfo) -> bool:
     return info.name.endswith("/") and not info.size and info.link is None
 
 
-def child_called(directory: Directory, text: str) -> Node | None:
-    """The child with this component in its object name: the directory, if there are both."""
+def called(directory: Directory, text: str, kind: type[NodeT]) -> NodeT | None:
+    """The child of this *kind* that has *text* as its component in object names."""
     component = encode_component(text)
-    child = directory.children.get(component)
-    if child is not None and not is_displaced(child) and component_text(child) == text:
-        return child
-    for candidate in directory.displaced.get(component, ()):
-        if component_text(candidate) == text:
-            return candidate
+    candidates = [directory.children.get(component), *directory.displaced.get(component, ())]
+    for child in candidates:
+        if isinstance(child, kind) and component_text(child) == text:
+            return child
     return None
 
 

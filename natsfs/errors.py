@@ -179,6 +179,12 @@ class DigestMismatch(NatsfsError):
     level = logging.ERROR
 
 
+class DamageKnown(DigestMismatch):
+    """The same for a handle that was told already: the kernel asks again for what it read ahead."""
+
+    level = logging.DEBUG
+
+
 class ChunkMissing(NatsfsError):
     """Chunks of a version that is still the current one are not in the stream."""
 

@@ -34,6 +34,7 @@ from natsfs.operations.notifier import KernelNotifier
 from natsfs.server import EmbeddedServer
 from natsfs.store.base import ObjectStore
 from natsfs.store.jetstream import JetStreamManager
+from natsfs.store.link import open_links
 from natsfs.store.model import BucketConfig, BucketStatus
 from natsfs.store.session import Session, open_session
 from natsfs.tree.inodes import InodeTable
@@ -62,9 +63,10 @@ async def serve(config: MountConfig, *, ready: Callable[[], None], control_path:
     async with (
         _server(config) as server,
         open_session(server) as session,
+        open_links(session) as links,
         trio.open_nursery() as background,
     ):
-        store = await _open_bucket(JetStreamManager(session), config)
+        store = await _open_bucket(JetStreamManager(links), config)
         filesystem = await _build(store, config, background)
         status = _Status(config, server, session, filesystem)
         await background.start(serve_control, control_path, {"status": status.answer})

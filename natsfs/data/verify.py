@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import trio
 
+from natsfs.errors import DamageKnown, DigestMismatch
 from natsfs.store.base import check_digest
 from natsfs.store.model import ObjectInfo
 
@@ -46,9 +47,16 @@ class Verifier:
         self._nursery = nursery
         self._run: _Run | None = None
         self._verified = not info.digest
+        self._mismatch: DigestMismatch | None = None
 
     def expect(self, offset: int, stop: int) -> Claim | None:
-        """Announce a read that has arrived; None if it is no part of a check."""
+        """Announce a read that has arrived; None if it is no part of a check.
+
+        Errors: `DamageKnown`, if the read has the last byte of a version whose check has failed.
+        An error on what the kernel reads ahead reaches nobody; it then asks for it once more.
+        """
+        if self._mismatch is not None and stop >= self._info.size:
+            raise DamageKnown(str(self._mismatch))
         if self._verified:
             return None
         if offset == 0 and (self._run is None or self._run.broken):
@@ -85,7 +93,11 @@ class Verifier:
             await run.idle.wait()
         if complete and not run.broken:
             run.give_up()  # a second reading begins a new check, or none
-            check_digest(self._info, run.digest.digest())
+            try:
+                check_digest(self._info, run.digest.digest())
+            except DigestMismatch as error:
+                self._mismatch = error
+                raise
             self._verified = True
 
 

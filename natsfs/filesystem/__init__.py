@@ -4,7 +4,8 @@
     files      bytes                hardlinks further names      xattrs    user.* and metadata
     publisher  compare-and-set      relocation metas that move   intake    what the bucket says
     naming     what may be created  reservations who changes what now      purger  old chunks
-    times      mtime of directories, atime
+    times      mtime of directories, atime                       creation  O_CREAT
+    claims     O_EXCL across mounts
 
 `Filesystem` holds them together for one bucket.  It speaks in nodes, handles and attributes of its
 own; what a kernel calls them is the business of `operations`.
@@ -15,6 +16,8 @@ from __future__ import annotations
 import trio
 
 from natsfs.filesystem.changes import Changes
+from natsfs.filesystem.claims import Claims
+from natsfs.filesystem.creation import Creation
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.files import Files
 from natsfs.filesystem.hardlinks import Hardlinks
@@ -44,13 +47,15 @@ class Filesystem:
         self.entries = Entries(mounted)
         self.times = times = Times(mounted, publisher)
         self.files = files = Files(mounted, publisher, times)
+        self.claims = claims = Claims(mounted, publisher)
+        self.creation = Creation(mounted, self.entries, self.naming, files, claims)
         self.hardlinks = Hardlinks(mounted, publisher, relocation, files, self.naming, times)
         self.changes = Changes(
-            mounted, self.entries, self.naming, publisher, files, self.hardlinks, times
+            mounted, self.entries, self.naming, publisher, files, claims, self.hardlinks, times
         )
         self.xattrs = Xattrs(mounted, self.changes)
         self.moves = Moves(
-            mounted, self.entries, self.naming, publisher, relocation, self.hardlinks, times
+            mounted, self.entries, self.naming, publisher, relocation, claims, self.hardlinks, times
         )
 
     async def start(self, nursery: trio.Nursery) -> None:
@@ -62,6 +67,8 @@ class Filesystem:
         nursery.start_soon(self.mounted.purger.run)
         nursery.start_soon(self.files.retry_unsaved)
         nursery.start_soon(self.times.run)
+        nursery.start_soon(self.claims.run)
+        nursery.start_soon(self._intake.recheck)
 
     async def finish(self) -> int:
         """Save what is not saved and free what waits to be freed, because the mount ends.

@@ -21,6 +21,7 @@ from natsfs.errors import (
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import AttributeChanges, Attributes
+from natsfs.filesystem.claims import Claims
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.files import Files, new_file
 from natsfs.filesystem.hardlinks import Hardlinks
@@ -44,6 +45,7 @@ class Changes:
         naming: Naming,
         publisher: Publisher,
         files: Files,
+        claims: Claims,
         hardlinks: Hardlinks,
         times: Times,
     ) -> None:
@@ -52,6 +54,7 @@ class Changes:
         self._naming = naming
         self._publisher = publisher
         self._files = files
+        self._claims = claims
         self._hardlinks = hardlinks
         self._times = times
 
@@ -135,6 +138,8 @@ class Changes:
     async def _unlink(self, leaf: Leaf) -> None:
         if leaf.info is not None and leaf.parent is not None:
             await self._publisher.remove(leaf)
+        elif leaf.parent is not None:
+            await self._claims.withdraw(leaf, leaf.object_name)
         if leaf.parent is not None:
             self._m.notifier.changed(self._m.namespace.detach(leaf))
             self._times.last_name_went(leaf)

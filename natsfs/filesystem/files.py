@@ -21,7 +21,7 @@ import trio
 
 from natsfs.data.reader import VersionReader
 from natsfs.data.spool import Held, Spool
-from natsfs.errors import BadHandle, IsADirectory, NatsfsError, StaleVersion
+from natsfs.errors import BadHandle, DigestMismatch, IsADirectory, NatsfsError, StaleVersion
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import AttributeChanges, Attributes
@@ -152,7 +152,12 @@ class Files:
                 handle.stream = self._stream(file)
             return handle.stream
 
-        return await _read(file, stream, offset, size)
+        try:
+            return await _read(file, stream, offset, size)
+        except DigestMismatch:
+            # The pages that were read before are no better: the next open must read them anew.
+            file.leaf.cached = ""
+            raise
 
     def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
         """Put *data* at *offset*, or at the end for a handle that appends.

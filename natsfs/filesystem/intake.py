@@ -48,6 +48,8 @@ class Intake:
         #: Subjects of reserved names that a sweep missed, and up to which revision it had looked.
         self._missed: dict[str, int] = {}
         self._created_ns = 0
+        self._suspects: set[str] = set()
+        self._suspected = trio.Event()
         mounted.reservations.on_release = self._take_deferred
 
     async def follow(
@@ -84,6 +86,8 @@ class Intake:
         self._m.malformed.pop(info.subject, None)
         known = self._m.namespace.last_revision(info.subject)
         if info.revision > known:
+            self._note_claim(info)
+            self._suspect_rename(info)
             self._apply(info)
         elif info.revision == known:
             self._confirm_time(info)
@@ -107,6 +111,32 @@ class Intake:
             self.take(current)
         else:
             self._vanish(subject)
+
+    async def recheck(self) -> None:
+        """Look at names that may be gone without a tombstone, until cancelled."""
+        while True:
+            await self._suspected.wait()
+            self._suspected = trio.Event()
+            suspects, self._suspects = self._suspects, set()
+            for subject in suspects:
+                try:
+                    await self.refresh(subject)
+                except NatsfsError as error:
+                    log.info("whether %s is still there is unknown: %s", subject, error)
+
+    def _suspect_rename(self, info: ObjectInfo) -> None:
+        """Other clients rename by a new meta with the known nuid and a purge of the old one, which
+        no watch shows: the old name has to be looked at."""
+        other = self._m.namespace.subject_with(info.nuid)
+        if other not in ("", info.subject) and not info.deleted and self._seen is None:
+            self._suspects.add(other)
+            self._suspected.set()
+
+    def _note_claim(self, info: ObjectInfo) -> None:
+        if info.deleted:
+            self._m.on_tombstone(info)
+        else:
+            self._m.foreign_claims.pop(info.subject, None)
 
     def _dispatch(self, event: WatchEvent) -> None:
         match event:

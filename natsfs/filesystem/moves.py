@@ -19,6 +19,7 @@ from natsfs.errors import (
 )
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of
+from natsfs.filesystem.claims import Claims
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.hardlinks import Hardlinks, retargeted
 from natsfs.filesystem.links import native_link
@@ -67,6 +68,7 @@ class Moves:
         naming: Naming,
         publisher: Publisher,
         relocation: Relocation,
+        claims: Claims,
         hardlinks: Hardlinks,
         times: Times,
     ) -> None:
@@ -75,6 +77,7 @@ class Moves:
         self._naming = naming
         self._publisher = publisher
         self._relocation = relocation
+        self._claims = claims
         self._hardlinks = hardlinks
         self._times = times
 
@@ -111,6 +114,8 @@ class Moves:
                 await self._exchange(places)
             else:
                 await self._move(places, replace_allowed=not flags)
+            if isinstance(source.node, Leaf):
+                await self._claims.withdraw(source.node, source.object_name)
         for directory in (parent, new_parent):
             self._times.entry_changed(directory, now_ns())
 
@@ -154,7 +159,7 @@ class Moves:
         def steps() -> list[Step]:
             source, target = places()
             _check_exchange(source, target)
-            return [*self._steps(source, target), *self._steps(target, source)]
+            return _merged([*self._steps(source, target), *self._steps(target, source)])
 
         if len(steps()) > MAX_BATCH // 2:
             raise InvalidArgument("too many entries to change places in one atomic step")
@@ -275,6 +280,19 @@ class Moves:
             for below in walk(node):
                 if isinstance(below, Leaf):
                     yield from self._m.namespace.links_to(below)
+
+
+def _merged(steps: list[Step]) -> list[Step]:
+    """A hard link that changes places and whose file does, too, moves in one step to a new name
+    with a new target."""
+    found: dict[Node, Step] = {}
+    for step in steps:
+        known = found.get(step.node)
+        if known is not None:
+            named, linked = (step, known) if step.moved.name != step.info.name else (known, step)
+            step = replace(named, moved=replace(named.moved, link=linked.moved.link))
+        found[step.node] = step
+    return list(found.values())
 
 
 def _is_below(node: Node, directory: Directory) -> bool:

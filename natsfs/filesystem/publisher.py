@@ -16,11 +16,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
+import trio
+
 from natsfs.errors import (
     ExistsError,
     NoSpaceError,
     NotFoundError,
     QuotaExceededError,
+    ReadOnlyError,
     WrongRevision,
 )
 from natsfs.filesystem.appearance import attributes_of
@@ -51,6 +54,11 @@ class Publisher:
         """The subject that a new object *name* gets.  Errors: `NameTooLongError`."""
         return meta_subject(self._m.store.bucket, name)
 
+    def check_unclaimed(self, subject: str) -> None:
+        """Errors: `ExistsError` while another mount claims the name on *subject* (A3)."""
+        if self._m.foreign_claims.get(subject, 0.0) > trio.current_time():
+            raise ExistsError("another mount is creating it")
+
     async def put(
         self, leaf: Leaf, content: Callable[[], AsyncGenerator[bytes, None]], attributes: Attributes
     ) -> ObjectInfo:
@@ -74,6 +82,9 @@ class Publisher:
                 if attempt == CAS_ATTEMPTS - 1:
                     raise
                 await self._intake.refresh(subject, keep=leaf)
+            except ReadOnlyError as error:
+                self._became_read_only(error)
+                raise
             except (NoSpaceError, QuotaExceededError):
                 if not await self._m.purger.drain():
                     raise
@@ -166,10 +177,20 @@ class Publisher:
                 if attempt == CAS_ATTEMPTS - 1:
                     raise
                 await self._refresh(writes, lost.name)
+            except ReadOnlyError as error:
+                self._became_read_only(error)
+                raise
             except (NoSpaceError, QuotaExceededError):
                 if not await self._m.purger.drain():
                     raise
         raise AssertionError("unreachable: the loop returns or raises")
+
+    def _became_read_only(self, error: ReadOnlyError) -> None:
+        """The bucket was sealed under the mount: from now on changes are refused at their start, so
+        that no program writes what cannot be stored (A6)."""
+        if self._m.read_only is None:
+            log.warning("bucket %s can only be read from now on: %s", self._m.store.bucket, error)
+            self._m.read_only = str(error)
 
     async def _refresh(self, writes: list[MetaWrite], name: str) -> None:
         for write in writes:
@@ -184,6 +205,7 @@ class Publisher:
         def build() -> list[MetaWrite]:
             if self._m.namespace.find(subject) is not None:
                 raise ExistsError(f"{info().name!r} was just created by another client")
+            self.check_unclaimed(subject)
             return [MetaWrite(info(), self._m.namespace.last_revision(subject))]
 
         return await self.publish(build)

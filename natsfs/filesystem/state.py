@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -17,7 +17,7 @@ from natsfs.errors import ReadOnlyError
 from natsfs.filesystem.purger import Purger
 from natsfs.filesystem.reservations import Reservations
 from natsfs.store.base import ObjectStore
-from natsfs.store.model import Malformed
+from natsfs.store.model import Malformed, ObjectInfo
 from natsfs.tree.inodes import InodeTable
 from natsfs.tree.namespace import Namespace
 from natsfs.tree.nodes import Change
@@ -63,6 +63,10 @@ class Mounted:
     #: Subjects whose undecodable metadata was reported already (M2: one warning).
     reported: set[str] = field(default_factory=set)
     live: bool = False
+    #: When the claims of other mounts end, by subject, on trio's clock (`claims`).
+    foreign_claims: dict[str, float] = field(default_factory=dict)
+    #: Called with every tombstone that comes in.
+    on_tombstone: Callable[[ObjectInfo], None] = lambda grave: None
     #: Whether the bucket takes atomic batches.
     atomic: bool = False
 

@@ -83,9 +83,12 @@ class Times:
     def take_unstored(self, node: Leaf | Directory) -> dict[str, str]:
         """The metadata that waits to be stored for *node*, for whoever rewrites its meta now: a
         newer meta without it would say that nothing came or went since."""
-        if isinstance(node, Directory) and self._changed.pop(node, None) is not None:
-            return self._mtime(node)
-        return {}
+        if not isinstance(node, Directory):
+            return {}
+        self._changed.pop(node, None)
+        # What came or went by another client's doing is not stored, but as little to be lost.
+        known = node.marker.revision if node.marker is not None else 0
+        return self._mtime(node) if node.changed[0] > known else {}
 
     async def store(self, directory: Directory) -> None:
         """Store the mtime of *directory* now, if it is not.  Failure is logged and not raised: it

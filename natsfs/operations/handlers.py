@@ -7,7 +7,6 @@ not yet the server's.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 import pyfuse3
@@ -26,10 +25,8 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from natsfs.errors import ExistsError
 from natsfs.filesystem import Filesystem
 from natsfs.filesystem.attributes import AttributeChanges
-from natsfs.filesystem.files import new_file
 from natsfs.filesystem.naming import check_length
 from natsfs.handles import DirectoryHandle, FileHandle
 from natsfs.operations.boundary import answers
@@ -149,20 +146,9 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
         directory = self._fs.entries.directory(parent_inode)
-        self._fs.naming.check_name(directory, name)
-        node: Node
-        if name in directory.children:
-            # Another client was faster than the kernel's lookup.
-            if flags & os.O_EXCL:
-                raise ExistsError(f"entry {name!r} exists")
-            node = self._fs.entries.lookup(parent_inode, name)
-            handle, _ = self._fs.files.open(node, flags, privileged=ctx.uid == 0)
-        else:
-            above = self._fs.entries.attributes(directory)
-            attributes = new_file(above, mode, ctx.uid, ctx.gid)
-            handle, node = self._fs.files.create(
-                directory, name, attributes, flags, privileged=ctx.uid == 0
-            )
+        handle, node = await self._fs.creation.create(
+            directory, name, mode, flags, ctx.uid, ctx.gid
+        )
         info = FileInfo(FileHandleT(self._fs.handles.add(handle)), keep_cache=False)
         return info, self._entry(node)
 

@@ -49,6 +49,7 @@ class Namespace:
         #: Hard links by the name of the object that they link to.
         self._links: dict[str, list[Hardlink]] = {}
         self._by_subject: dict[str, Leaf | Directory] = {}
+        self._by_nuid: dict[str, str] = {}
         #: Revisions of tombstones, which a compare-and-set that re-creates the name must state.
         self._graves: dict[str, int] = {}
 
@@ -61,6 +62,10 @@ class Namespace:
     def find(self, subject: str) -> Leaf | Directory | None:
         """The node whose meta is on *subject*."""
         return self._by_subject.get(subject)
+
+    def subject_with(self, nuid: str) -> str:
+        """The subject whose object has the version *nuid*; empty if none has."""
+        return self._by_nuid.get(nuid, "")
 
     def subjects(self) -> list[str]:
         """The subjects of all objects, as they are now."""
@@ -321,7 +326,8 @@ class Namespace:
         if isinstance(node, Directory):
             self.forget_marker(node)
             node.attributes = None
-            return self._drop_empty(node) or [NodeChange(node)]
+            node.removed = True
+            return self._drop_removed(node) or [NodeChange(node)]
         parent, name = node.parent, node.name
         changes = self._link_changes(node)
         self._unregister(node)
@@ -329,7 +335,8 @@ class Namespace:
             return []
         if successor is not None:
             note_change(parent, successor)
-        return [*changes, EntryChange(parent, name, gone=node), *self.detach(node)]
+        changes += [EntryChange(parent, name, gone=node), *self.detach(node)]
+        return changes + self._drop_removed(parent)
 
     def _link_changes(self, leaf: Leaf) -> list[Change]:
         """What *leaf*, coming or going, means for the other names of its file."""
@@ -344,8 +351,11 @@ class Namespace:
 
     def _register(self, node: Leaf | Directory, info: ObjectInfo) -> None:
         self._by_subject[info.subject] = node
+        if info.nuid:
+            self._by_nuid[info.nuid] = info.subject
         if isinstance(node, Directory):
             node.marker = info
+            node.removed = False
             return
         node.info = info
         if isinstance(node, Hardlink) and info.link is not None and info.link.name is not None:
@@ -358,18 +368,24 @@ class Namespace:
             return
         if self._by_subject.get(info.subject) is node:
             del self._by_subject[info.subject]
+        if self._by_nuid.get(info.nuid) == info.subject:
+            del self._by_nuid[info.nuid]
         name = info.link.name if info.link is not None else None
         if isinstance(node, Hardlink) and name is not None and node in self._links.get(name, ()):
             self._links[name].remove(node)
             if not self._links[name]:
                 del self._links[name]
 
-    def _drop_empty(self, directory: Directory) -> list[Change]:
-        """A foreign client deleted the marker: that is its rmdir, if nothing is left inside."""
-        parent, name = directory.parent, directory.name
-        if parent is None or directory.children:
-            return []
-        return [EntryChange(parent, name, gone=directory), *self.detach(directory)]
+    def _drop_removed(self, directory: Directory) -> list[Change]:
+        """A foreign client deleted the marker of *directory*: once nothing is left inside either,
+        that was an rmdir, and may complete those of the directories above."""
+        changes: list[Change] = []
+        while directory.removed and not directory.children and directory.parent is not None:
+            parent = directory.parent
+            changes.append(EntryChange(parent, directory.name, gone=directory))
+            changes += self.detach(directory)
+            directory = parent
+        return changes
 
 
 def _key_of(node: Node) -> str:

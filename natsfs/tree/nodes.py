@@ -45,7 +45,15 @@ class Directory(Node):
     went, from which the layer above tells mtime.
     """
 
-    __slots__ = ("changed", "children", "displaced", "marker", "subdirectories", "text")
+    __slots__ = (
+        "changed",
+        "children",
+        "displaced",
+        "marker",
+        "removed",
+        "subdirectories",
+        "text",
+    )
 
     def __init__(self, parent: Directory | None, name: bytes, text: str) -> None:
         super().__init__(parent, name)
@@ -54,6 +62,8 @@ class Directory(Node):
         #: Entries that are shown under another name, by the name they would have.
         self.displaced: dict[bytes, list[Node]] = {}
         self.marker: ObjectInfo | None = None
+        #: Whether a foreign client deleted the marker, so that the directory goes when it is empty.
+        self.removed = False
         self.subdirectories = 0
         self.changed = (0, 0)
 

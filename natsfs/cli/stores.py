@@ -14,6 +14,7 @@ from natsfs.config import ServerConfig
 from natsfs.server import EmbeddedServer
 from natsfs.store.base import ObjectStoreManager
 from natsfs.store.jetstream import JetStreamManager
+from natsfs.store.link import open_links
 from natsfs.store.session import open_session
 
 T = TypeVar("T")
@@ -31,8 +32,8 @@ def with_manager(
     """
 
     async def connected() -> T:
-        async with open_session(server) as session:
-            return await work(JetStreamManager(session))
+        async with open_session(server) as session, open_links(session) as links:
+            return await work(JetStreamManager(links))
 
     with ExitStack() as stack:
         if embedded is not None:

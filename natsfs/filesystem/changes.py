@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from natsfs.errors import (
-    InvalidArgument,
     IsADirectory,
     NameTooLongError,
     NotADirectory,
@@ -32,7 +31,7 @@ from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
 from natsfs.handles import FileHandle
 from natsfs.store.model import ObjectInfo
-from natsfs.tree.nodes import ROOT_MARKER, Directory, Hardlink, Leaf, Node
+from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node
 
 
 class Changes:
@@ -86,13 +85,11 @@ class Changes:
 
         Errors: those of `Naming.check_free` and `Publisher.mark`.
         """
-        marker_name = self._naming.check_free(parent, name) + "/"
-        if marker_name == ROOT_MARKER:
-            raise InvalidArgument(f"{name!r} at the top would mark the bucket itself")
+        marker_name = self._naming.check_free(parent, name, directory=True) + "/"
         child = Directory(None, b"", "")
         attributes = self._new(parent, stat.S_IFDIR | mode, uid, gid)
         async with self._m.reservations.hold(lambda: both(marker_name[:-1])):
-            self._naming.check_free(parent, name)
+            self._naming.check_free(parent, name, directory=True)
             await self._publisher.mark(child, marker_name, attributes)
             self._m.notifier.changed(self._m.namespace.place(child, parent, name))
         self._times.entry_changed(parent, attributes.mtime_ns)

@@ -93,7 +93,7 @@ class Moves:
         """
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise InvalidArgument(f"rename flags {flags:#x}")
-        self._naming.check_name(new_parent, new_name)
+        self._check_name(parent, name, new_parent, new_name)
 
         def places() -> tuple[Place, Place]:
             source = Place(parent, name, self._entries.entry(parent, name))
@@ -106,7 +106,7 @@ class Moves:
             return frozenset[Key]().union(*found, *linked, *files)
 
         async with self._m.reservations.hold(keys):
-            self._naming.check_name(new_parent, new_name)
+            self._check_name(parent, name, new_parent, new_name)
             source, target = places()
             if target.node is not None and self._same(source.node, target.node):
                 return
@@ -118,6 +118,12 @@ class Moves:
                 await self._claims.withdraw(source.node, source.object_name)
         for directory in (parent, new_parent):
             self._times.entry_changed(directory, now_ns())
+
+    def _check_name(
+        self, parent: Directory, name: bytes, new_parent: Directory, new_name: bytes
+    ) -> None:
+        directory = isinstance(self._entries.entry(parent, name), Directory)
+        self._naming.check_name(new_parent, new_name, directory=directory)
 
     async def _move(self, places: Places, *, replace_allowed: bool) -> None:
         source, target = places()

@@ -5,13 +5,13 @@ Pure: it looks at the tree and changes nothing.
 
 from __future__ import annotations
 
-from natsfs.errors import ExistsError, NameTooLongError, NotFoundError
+from natsfs.errors import ExistsError, InvalidArgument, NameTooLongError, NotFoundError
 from natsfs.filesystem.reservations import Key, Subtree
 from natsfs.filesystem.state import Mounted
 from natsfs.store.wire import meta_subject
 from natsfs.tree.inodes import ROOT_INO
 from natsfs.tree.names import MAX_COMPONENT
-from natsfs.tree.nodes import Directory, Leaf
+from natsfs.tree.nodes import ROOT_MARKER, Directory, Leaf
 
 
 class Naming:
@@ -20,11 +20,12 @@ class Naming:
     def __init__(self, mounted: Mounted) -> None:
         self._m = mounted
 
-    def check_name(self, parent: Directory, name: bytes) -> str:
-        """The object name that creating *name* in *parent* means.
+    def check_name(self, parent: Directory, name: bytes, *, directory: bool = False) -> str:
+        """The object name that creating a file, or *directory*, *name* in *parent* means.
 
         Errors: `NotFoundError` (*parent* was removed, perhaps by another client while a program
-        is in it), `NameTooLongError`, `ReadOnlyError`.
+        is in it), `NameTooLongError`, `ReadOnlyError`, `InvalidArgument` (what would be stored
+        under that name would mean something else).
         """
         self._m.check_writable()
         if parent.parent is None and parent is not self._m.namespace.root:
@@ -32,11 +33,15 @@ class Naming:
         check_length(name)
         object_name = parent.child_name(name)
         meta_subject(self._m.store.bucket, object_name + "/")
+        if directory and object_name + "/" == ROOT_MARKER:
+            raise InvalidArgument(f"{name!r} at the top would mark the bucket itself")
+        if not directory and (not object_name or object_name.endswith("/")):
+            raise InvalidArgument(f"a file {name!r} would mark the directory that it is in")
         return object_name
 
-    def check_free(self, parent: Directory, name: bytes) -> str:
+    def check_free(self, parent: Directory, name: bytes, *, directory: bool = False) -> str:
         """The same for a *name* that must not exist.  Errors: `ExistsError`, of `check_name`."""
-        object_name = self.check_name(parent, name)
+        object_name = self.check_name(parent, name, directory=directory)
         if name in parent.children:
             raise ExistsError(f"entry {name!r} exists")
         return object_name

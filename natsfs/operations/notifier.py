@@ -57,6 +57,9 @@ class KernelNotifier:
             return
         gone = change.gone.ino if change.gone is not None else 0
         self._add((parent.ino, change.name, False, gone))
+        # Of a name that the kernel never looked up it hears nothing by that, and would keep the
+        # directory's old mtime and link count.
+        self._add((parent.ino, None, False, 0))
 
     def _add(self, job: Job) -> None:
         self._lanes[job[0] % THREADS].add(job)

@@ -163,7 +163,6 @@ class Status:
     last_sequence: int = 0
 
 
-END_OF_BATCH = 204
 NO_MESSAGE = 404
 NO_RESPONDERS = 503
 
@@ -210,15 +209,6 @@ def _time(text: str) -> int:
     if time_ns is None:
         raise ValueError(f"{text!r} is no time")
     return time_ns
-
-
-def status_error(what: str, status: Status) -> NatsfsError:
-    """The error that *status* stands for where it is not expected."""
-    if status.code == NO_MESSAGE:
-        return NotFoundError(f"{what}: no message")
-    if status.code == NO_RESPONDERS:
-        return BucketNotFoundError(f"{what}: nobody answers for the stream")
-    return ServerRefused(what, 0, f"{status.code} {status.description}")
 
 
 def parse_stored(what: str, reply: Mapping[str, Any]) -> StoredMessage:

@@ -73,16 +73,25 @@ def test_objects_beside_directories() -> None:
 
 
 def test_markers() -> None:
-    """N5: a marker makes a directory, its deletion removes an empty one and leaves a full one."""
+    """N5: a marker makes a directory; with its deletion that goes as soon as it is empty."""
     namespace = applied([meta("d/", 1), meta("d/f", 2)])
     directory = namespace.root.children[b"d"]
     assert namespace.find("d/") is directory
     assert namespace.apply(grave(meta("d/"), 3)) == [NodeChange(directory)]
     assert path_of(directory) == b"d"
-    namespace.apply(grave(meta("d/f"), 4))
-    assert directory.parent is namespace.root
-    namespace.apply(meta("d/", 5))
-    assert namespace.apply(grave(meta("d/"), 6)) == [EntryChange(namespace.root, b"d", directory)]
+    changes = namespace.apply(grave(meta("d/f"), 4))
+    assert changes[-1] == EntryChange(namespace.root, b"d", directory)
+    assert namespace.root.children == {}
+
+
+def test_implied_directories() -> None:
+    """N5: a directory that was never marked stays when its last file goes."""
+    namespace = applied([meta("d/f", 1)])
+    namespace.apply(grave(meta("d/f"), 2))
+    assert list(namespace.root.children) == [b"d"]
+    namespace.apply(meta("d/", 3))
+    directory = namespace.root.children[b"d"]
+    assert namespace.apply(grave(meta("d/"), 4)) == [EntryChange(namespace.root, b"d", directory)]
     assert namespace.root.children == {}
 
 

@@ -25,7 +25,6 @@ from natsfs.errors import (
 )
 from natsfs.store.protocol import (
     NO_MESSAGE,
-    NO_RESPONDERS,
     Delivery,
     PubAck,
     Status,
@@ -41,7 +40,6 @@ from natsfs.store.protocol import (
     parse_puback,
     parse_stored,
     refusal,
-    status_error,
 )
 
 BATCHED = (
@@ -133,9 +131,6 @@ def test_direct_statuses() -> None:
     assert parse_direct(end, b"") == Status(204, "EOB", 5, 9)
     missing = parse_direct(b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
     assert missing == Status(NO_MESSAGE, "Message Not Found")
-    assert isinstance(status_error("a", Status(NO_MESSAGE, "")), NotFoundError)
-    assert isinstance(status_error("a", Status(NO_RESPONDERS, "")), BucketNotFoundError)
-    assert isinstance(status_error("a", Status(408, "Bad Request")), ServerRefused)
 
 
 @pytest.mark.parametrize("block", [b"", b"NATS/1.0\r\n\r\n", BATCHED.replace(b"12", b"x")])

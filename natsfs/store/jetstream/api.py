@@ -19,12 +19,16 @@ from natsfs.errors import (
     RequestTimeout,
     ServerRefused,
 )
+from natsfs.store.link import Links
 from natsfs.store.protocol import StoredMessage, get_last, parse_stored, raise_refusal
 from natsfs.store.session import NoResponders, Request, Session
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: What carries requests: the session by itself, or links beside one.
+Plane = Session | Links
 
 #: Answers that say "not now": no leader (10008), ingest queue full (10167), too many open batches
 #: (10210).  protocol.md 2.5, 2.7 and 2.9.
@@ -47,13 +51,19 @@ SILENCE = 0.5
 class Api:
     """The requests to `$JS.API`, or to where a domain or an account import has it."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Plane) -> None:
         self.session = session
         config = session.config
         if config.domain:
             self._prefix = f"$JS.{config.domain}.API"
         else:
             self._prefix = (config.api_prefix or "$JS.API").rstrip(".")
+
+    @property
+    def control(self) -> Api:
+        """The same API by the session's own connection, where a request comes after the
+        subscriptions that were made before it."""
+        return Api(self.session.session) if isinstance(self.session, Links) else self
 
     @property
     def timeout(self) -> float:
@@ -135,7 +145,7 @@ def is_transient(error: NatsfsError) -> bool:
     return isinstance(error, ConnectionLost | RequestTimeout | NoResponders)
 
 
-def decode(what: str, data: bytes) -> dict[str, Any]:
+def decode(what: str, data: bytes | bytearray) -> dict[str, Any]:
     """The JSON answer *data* about *what*.  Errors: those of `protocol.refusal`, `ServerRefused`
     when it is no JSON object."""
     try:

@@ -107,7 +107,7 @@ async def consume(bucket: Bucket, subject: str, config: dict[str, Any]) -> Async
         **config,
     }
     async with session.subscribe(inbox) as subscription:
-        made = await bucket.api.ask(
+        made = await bucket.api.control.ask(
             f"consumer of bucket {bucket.name!r}",
             f"CONSUMER.CREATE.{bucket.stream}.{name}.{subject}",
             {"stream_name": bucket.stream, "config": wanted},

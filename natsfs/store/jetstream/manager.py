@@ -10,10 +10,9 @@ from typing import Any
 
 from natsfs.errors import ServerRefused
 from natsfs.store.base import ObjectStoreManager
-from natsfs.store.jetstream.api import Api
+from natsfs.store.jetstream.api import Api, Plane
 from natsfs.store.jetstream.store import JetStreamStore
 from natsfs.store.model import BucketConfig, BucketStatus
-from natsfs.store.session import Session
 from natsfs.store.streams import parse_status, stream_config
 from natsfs.store.wire import bucket_of, new_nuid, stream_name
 
@@ -25,9 +24,10 @@ FLAGS = ((True, True), (False, True), (False, False))
 
 
 class JetStreamManager(ObjectStoreManager):
-    """The buckets that a session's account can see.  The caller opens and closes *session*."""
+    """The buckets that a session's account can see.  The caller opens and closes *session*, which
+    may be one by itself or one with links (`natsfs.store.link.open_links`): slow and fast."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Plane) -> None:
         self._api = Api(session)
 
     async def create(self, config: BucketConfig) -> JetStreamStore:

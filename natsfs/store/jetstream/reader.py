@@ -47,6 +47,9 @@ BATCH_BYTES = 16 * 1024 * 1024
 #: What the server counts for each message of a batch beside its data.
 MESSAGE_OVERHEAD = 1024
 
+#: Bytes as they were received: not to be changed, and kept without a copy.
+Data = bytes | bytearray | memoryview
+
 #: The first servers with batched direct get (protocol.md 2.1).
 BATCH_VERSION = (2, 11, 0)
 
@@ -65,7 +68,7 @@ class ChunkReader:
         if layout is not None:
             self._keep(info, layout)
 
-    async def read(self, info: ObjectInfo, start: int, stop: int) -> bytes | memoryview:
+    async def read(self, info: ObjectInfo, start: int, stop: int) -> Data:
         """`ObjectStore.read`."""
         stop = min(stop, info.size)
         if start >= stop:
@@ -86,7 +89,7 @@ class ChunkReader:
 
     # -- layouts ----------------------------------------------------------------------------------
 
-    async def _layout(self, info: ObjectInfo) -> tuple[Layout, bytes | None]:
+    async def _layout(self, info: ObjectInfo) -> tuple[Layout, Data | None]:
         """The layout of *info*, and its bytes if finding out has brought all of them."""
         known = self._layouts.get(info.nuid)
         if known is not None:
@@ -103,7 +106,7 @@ class ChunkReader:
         if proved is None:
             return await self._learn(info), None
         self._keep(info, proved)
-        return proved, bytes(last.data) if first is last else None
+        return proved, last.data if first is last else None
 
     async def _learn(self, info: ObjectInfo) -> Layout:
         subject = chunk_subject(self._bucket.subjects, info.nuid)
@@ -132,10 +135,10 @@ class ChunkReader:
 
     # -- messages ---------------------------------------------------------------------------------
 
-    async def _fetch(self, info: ObjectInfo, places: Sequence[Place]) -> list[bytes] | None:
+    async def _fetch(self, info: ObjectInfo, places: Sequence[Place]) -> list[Data] | None:
         """The messages at *places*, of whatever length; None when one of them is not there."""
         subject = chunk_subject(self._bucket.subjects, info.nuid)
-        found: dict[int, bytes] = {}
+        found: dict[int, Data] = {}
         if self._bucket.status.allow_direct:
             found = await self._api.persist(lambda timeout: self._direct(subject, places, timeout))
         missing = [place for place in places if place.sequence not in found]
@@ -149,18 +152,18 @@ class ChunkReader:
 
     async def _direct(
         self, subject: str, places: Sequence[Place], timeout: float
-    ) -> dict[int, bytes]:
+    ) -> dict[int, Data]:
         """What direct gets bring of *places*: nothing when nobody answers them."""
         version = self._api.session.server_version
         single = version is not None and version < BATCH_VERSION
-        found: dict[int, bytes] = {}
+        found: dict[int, Data] = {}
         try:
             for run in runs(places, BATCH_BYTES):
                 messages = await (self._singles if single else self._batch)(run, timeout)
                 for message in messages:
                     stored = self._check(message, subject)
                     if stored is not None:
-                        found[stored.sequence] = bytes(stored.data)
+                        found[stored.sequence] = stored.data
         except NoResponders:
             return found
         return found
@@ -177,18 +180,18 @@ class ChunkReader:
 
     async def _from_leader(
         self, subject: str, places: Sequence[Place], timeout: float
-    ) -> dict[int, bytes]:
+    ) -> dict[int, Data]:
         """Those of *places* that the leader has."""
         verb = f"STREAM.MSG.GET.{self._bucket.stream}"
         requests = [self._api.request(verb, get_sequence(place.sequence)) for place in places]
-        found: dict[int, bytes] = {}
+        found: dict[int, Data] = {}
         for answer in await self._api.session.exchange(requests, timeout=timeout):
             try:
                 stored = parse_stored(subject, decode(subject, _message(answer).data))
             except NotFoundError:
                 continue
             if stored.subject == subject:
-                found[stored.sequence] = bytes(stored.data)
+                found[stored.sequence] = stored.data
         return found
 
     async def _ask(self, request: bytes, subject: str) -> StoredMessage | None:
@@ -223,7 +226,7 @@ class ChunkReader:
         return stored if ours else None
 
 
-def _fit(chunks: Sequence[bytes], places: Sequence[Place]) -> bool:
+def _fit(chunks: Sequence[Data], places: Sequence[Place]) -> bool:
     return all(len(c) == place.length for c, place in zip(chunks, places, strict=True))
 
 
@@ -233,12 +236,12 @@ def _message(answer: list[Message] | NatsfsError) -> Message:
     return answer[0]
 
 
-def _cover(places: Sequence[Place], chunks: Sequence[bytes], start: int, stop: int) -> bytes:
+def _cover(places: Sequence[Place], chunks: Sequence[Data], start: int, stop: int) -> Data:
     """The bytes [*start*, *stop*) of *chunks*, which are at *places*."""
     first, last = places[0], places[-1]
     if len(chunks) == 1:
-        return chunks[0][start - first.offset : stop - first.offset]
-    parts: list[bytes | memoryview] = list(chunks)
+        return memoryview(chunks[0])[start - first.offset : stop - first.offset]
+    parts = list(chunks)
     parts[0] = memoryview(chunks[0])[start - first.offset :]
     parts[-1] = memoryview(chunks[-1])[: stop - last.offset]
     return b"".join(parts)

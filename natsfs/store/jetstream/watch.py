@@ -100,7 +100,7 @@ class Watcher:
             return Updated(
                 parse_info(
                     message.subject,
-                    message.data,
+                    bytes(message.data),
                     bucket=self._bucket.name,
                     revision=delivery.stream_sequence,
                     time_ns=delivery.time_ns,

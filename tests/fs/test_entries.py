@@ -1,0 +1,41 @@
+"""Listings and free space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from natsfs.handles import DirectoryHandle
+from natsfs.store.model import BucketConfig
+from tests.fs.world import World, mounted
+
+
+async def test_listing(world: World) -> None:
+    """R6: a listing that goes on shows every entry once, whatever comes and goes."""
+    names = [f"f{number}" for number in range(20)]
+    for name in names:
+        await world.write(name, b"")
+    entries = world.fs.entries
+    handle = DirectoryHandle(world.root)
+    seen = [name for name, _ in entries.listing(handle, 0)[:10]]
+    await world.unlink("f0")
+    await world.unlink("f15")
+    await world.write("new", b"")
+    await world.rename("f16", "f99")
+    rest = entries.listing(handle, 10)[10:]
+    still = [name for name, node in rest if entries.still_there(handle, name, node)]
+    assert len(set(seen + still)) == len(seen) + len(still)
+    gone = {b"f0", b"f15", b"f16"}
+    stays = {name.encode() for name in names} - gone
+    assert stays <= set(seen + still) <= stays | {b"f0", b".", b".."}
+    fresh = [name for name, _ in entries.listing(handle, 0)]
+    assert sorted(fresh) == sorted(stays | {b".", b"..", b"new", b"f99"})
+
+
+async def test_space(tmp_path: Path) -> None:
+    """M8: statfs comes from the stream's limit."""
+    async with mounted(tmp_path, BucketConfig("bucket", max_bytes=1_000_000)) as world:
+        await world.write("f", bytes(300_000))
+        space = await world.fs.entries.statfs()
+        assert 999_000 < space.total <= 1_000_000
+        assert space.free == 1_000_000 - world.store.stream.size
+        assert space.files == 1

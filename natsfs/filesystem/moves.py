@@ -110,12 +110,13 @@ class Moves:
             source, target = places()
             if target.node is not None and self._same(source.node, target.node):
                 return
+            left = source.object_name
             if flags == RENAME_EXCHANGE:
                 await self._exchange(places)
             else:
                 await self._move(places, replace_allowed=not flags)
             if isinstance(source.node, Leaf):
-                await self._claims.withdraw(source.node, source.object_name)
+                await self._claims.withdraw(source.node, left)
         for directory in (parent, new_parent):
             self._times.entry_changed(directory, now_ns())
 

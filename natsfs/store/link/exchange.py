@@ -1,0 +1,75 @@
+"""Requests that were sent together on one link, and what has come back for them.
+
+Concurrency: `receive` and `fail` are called by the link's reader between two awaits; `settled` is
+the only one that waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from natsfs.errors import NatsfsError, RequestTimeout
+from natsfs.store.protocol import NO_RESPONDERS
+from natsfs.store.session import Answer, Message, NoResponders, Request
+
+
+class Exchange:
+    """Some requests and their answers.
+
+    *streamed* answers are many messages, the last of which is the first with a status.
+    """
+
+    def __init__(self, requests: Sequence[Request], *, streamed: bool) -> None:
+        self.requests = requests
+        self.abandoned = False
+        self._streamed = streamed
+        self._parts: list[list[Message]] = [[] for _ in requests]
+        self._answers: list[Answer | None] = [None] * len(requests)
+        self._open = len(requests)
+        self._progress = trio.current_time()
+        self._complete = trio.Event()
+
+    def advance(self) -> None:
+        """Note that something of this was just sent or received."""
+        self._progress = trio.current_time()
+
+    def receive(self, index: int, message: Message) -> None:
+        """Take one message for request *index*."""
+        self.advance()
+        part = self._parts[index]
+        part.append(message)
+        if message.status == NO_RESPONDERS and len(part) == 1:
+            self.fail(index, NoResponders(f"nobody answers {self.requests[index].subject}"))
+        elif message.status or not self._streamed:
+            self._end(index, part)
+
+    def fail(self, index: int, error: NatsfsError) -> None:
+        """End request *index* with *error*, unless it has ended."""
+        self._end(index, error)
+
+    async def settled(self, timeout: float) -> None:
+        """Wait until each request has its answer, or nothing has come for *timeout* seconds: a
+        deadline belongs to progress, not to size."""
+        while self._open:
+            if self._progress + timeout <= trio.current_time():
+                return
+            with trio.CancelScope(deadline=self._progress + timeout):
+                await self._complete.wait()
+
+    def answers(self, timeout: float) -> list[Answer]:
+        """One answer for each request; those that are still open have timed out."""
+        return [
+            RequestTimeout(f"no answer from {request.subject} within {timeout:.3g} s")
+            if answer is None
+            else answer
+            for request, answer in zip(self.requests, self._answers, strict=True)
+        ]
+
+    def _end(self, index: int, answer: Answer) -> None:
+        if self._answers[index] is None:
+            self._answers[index] = answer
+            self._open -= 1
+            if not self._open:
+                self._complete.set()

@@ -1,0 +1,273 @@
+"""One link: a connection of its own that carries requests and brings their answers.
+
+A link lives until something breaks it; then every request under way fails at once with
+`AnswerLost`, and what was not sent, a half-sent message included, goes down with it.  It is never
+repaired: `natsfs.store.link` opens another.
+
+Concurrency: sending is synchronous, so a frame is queued as a whole or not at all, and a cancelled
+caller leaves no half of one.  Answers are given out by the reader between two awaits.  After
+each await a sender looks again whether the link is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from natsfs.errors import InvalidArgument, PermissionsError
+from natsfs.store.link.buffers import Shelf
+from natsfs.store.link.exchange import Exchange
+from natsfs.store.link.handshake import Opened, max_payload_of, open_transport, parse_info
+from natsfs.store.link.outbox import Outbox, encode
+from natsfs.store.link.receiver import Control, ProtocolError
+from natsfs.store.link.transport import BROKEN
+from natsfs.store.link.turns import Turns
+from natsfs.store.session import Access, Answer, AnswerLost, Message, Request
+from natsfs.store.wire import new_nuid
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two pings, and after how many silent intervals in a row the link counts as dead:
+#: the session's own measures (`natsfs.store.session.line`), so that both notice a hung server
+#: about when the other does.
+LIVENESS_INTERVAL = 3.0
+LIVENESS_LIMIT = 2
+
+#: Bytes that wait to be sent before their senders have to: one write, so that the next is ready
+#: when the socket is, and a link that stands still holds no more.
+OUTBOX_BYTES = 512 * 1024
+
+#: Streamed requests, and calls of other kinds, whose answers may be on their way at once.  There is
+#: no flow control for them: the server hangs up when 64 MiB wait for a reader (protocol.md 2.2).
+#: A stream is up to 16 MiB (`natsfs.store.jetstream.reader`), another answer up to one chunk.
+STREAMS = 3
+CALLS = 200
+
+_DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"", re.I)
+
+
+class Link:
+    """An open link.  Made by `open_link`; `run` must run as long as it is used."""
+
+    def __init__(self, access: Access, opened: Opened, inbox: str) -> None:
+        self.access = access
+        self.over = False
+        self._transport = opened.transport
+        self._receiver = opened.receiver
+        self._max_payload = opened.max_payload
+        self._inbox = inbox
+        self._retired = False
+        self._heard = 0
+        self._pending: dict[str, tuple[Exchange, int]] = {}
+        self._last_token = 0
+        self._streams = Turns(STREAMS)
+        self._calls = Turns(CALLS)
+        self._outbox = Outbox()
+        self._unsent = trio.Event()
+        self._room = trio.Event()
+        self._scope = trio.CancelScope()
+
+    @property
+    def load(self) -> int:
+        """How many requests are under way or wait to be."""
+        return len(self._pending) + self._streams.waiting + self._calls.waiting
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    async def send(
+        self, requests: Sequence[Request], *, streamed: bool, timeout: float
+    ) -> list[Answer]:
+        """Send all *requests*, in order, and wait for their answers, *timeout* seconds from one to
+        the next.  Requests still open then have `RequestTimeout` as their answer.
+
+        Cancelling leaves the link usable; what was not sent by then is not sent any more.
+        """
+        turns = self._streams if streamed else self._calls
+        if not await turns.take(timeout):
+            return Exchange(requests, streamed=streamed).answers(timeout)
+        try:
+            exchange = Exchange(requests, streamed=streamed)
+            await self._carry_out(exchange, timeout)
+        finally:
+            turns.give_back()
+        return exchange.answers(timeout)
+
+    async def _carry_out(self, exchange: Exchange, timeout: float) -> None:
+        tokens: list[str] = []
+        try:
+            for index in range(len(exchange.requests)):
+                tokens.append(self._submit(exchange, index))
+                if self._outbox.size >= OUTBOX_BYTES:
+                    await self._make_room(exchange, timeout)
+            self._flush_soon(among_others=self.load > len(tokens))
+            await exchange.settled(timeout)
+        finally:
+            exchange.abandoned = True
+            for token in tokens:
+                self._pending.pop(token, None)
+            self._end_if_retired()
+
+    def _submit(self, exchange: Exchange, index: int) -> str:
+        """Queue one request and return the token of its answer."""
+        self._last_token += 1
+        token = str(self._last_token)
+        request = exchange.requests[index]
+        if self.over:
+            exchange.fail(index, AnswerLost(f"connection lost: {request.subject}"))
+            return token
+        try:
+            buffers = encode(request, f"{self._inbox}.{token}", self._max_payload)
+        except InvalidArgument as error:
+            exchange.fail(index, error)
+            return token
+        self._pending[token] = (exchange, index)
+        self._outbox.add(buffers, lambda: not exchange.abandoned)
+        return token
+
+    async def _make_room(self, exchange: Exchange, timeout: float) -> None:
+        """Send what has been queued, and let others run meanwhile.
+
+        A link that takes nothing for *timeout* seconds is given up with all that it carries.
+        """
+        self._flush()
+        await trio.lowlevel.checkpoint()
+        while self._outbox.size >= OUTBOX_BYTES and not self.over:
+            left = self._outbox.size
+            with trio.move_on_after(timeout):
+                await self._room.wait()
+            if self._outbox.size == left:
+                self.end(f"nothing could be sent for {timeout:.3g} s")
+        exchange.advance()
+
+    def _flush_soon(self, *, among_others: bool) -> None:
+        """Send at once what is alone, for its latency.  Among others, leave it to the writer, who
+        sends what all tasks that are running now have to send in one write."""
+        if among_others:
+            self._unsent.set()
+        else:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what can be sent at once and leave the rest to the writer."""
+        if self.over:
+            return
+        try:
+            self._transport.flush(self._outbox)
+        except OSError as error:
+            self.end(str(error))
+        if self._outbox.size:
+            self._unsent.set()
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the link until it is over."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._guard, self._read)
+                    nursery.start_soon(self._guard, self._write)
+                    nursery.start_soon(self._guard, self._keep_alive)
+        finally:
+            self.end("the link was closed")
+            self._outbox.clear()
+            self._transport.close()
+
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except (*BROKEN, ProtocolError) as error:
+            self.end(str(error) or type(error).__name__)
+
+    async def _read(self) -> None:
+        while True:
+            events = await self._transport.receive(self._receiver)
+            self._heard += 1
+            for event in events:
+                if isinstance(event, Message):
+                    self._answer(event)
+                else:
+                    self._react(event)
+
+    async def _write(self) -> None:
+        while True:
+            await self._unsent.wait()
+            self._unsent = trio.Event()
+            await self._transport.drain(self._outbox)
+            room, self._room = self._room, trio.Event()
+            room.set()
+
+    async def _keep_alive(self) -> None:
+        silent = 0
+        while silent < LIVENESS_LIMIT:
+            heard = self._heard
+            self._say(b"PING\r\n")
+            await trio.sleep(LIVENESS_INTERVAL)
+            silent = 0 if self._heard != heard else silent + 1
+        self.end(f"silent for {LIVENESS_LIMIT * LIVENESS_INTERVAL:.3g} s")
+
+    def _say(self, line: bytes) -> None:
+        self._outbox.add([line])
+        self._flush()
+
+    # -- what comes in ----------------------------------------------------------------------------
+
+    def _answer(self, message: Message) -> None:
+        waiting = self._pending.get(message.subject.rpartition(".")[2])
+        if waiting is not None:
+            exchange, index = waiting
+            exchange.receive(index, message)
+
+    def _react(self, control: Control) -> None:
+        match control.verb:
+            case b"PING":
+                self._say(b"PONG\r\n")
+            case b"INFO":
+                self._max_payload = max_payload_of(parse_info(control.text))
+            case b"-ERR":
+                self._complain(control.text.decode("utf-8", "replace").strip("'"))
+
+    def _complain(self, text: str) -> None:
+        """Fail what a permissions violation is about: the server sends no other answer (protocol.md
+        2.10).  After most other errors it hangs up, so that nothing is left to do."""
+        denied = _DENIED.search(text)
+        log.debug("%s: %s", self.access.address, text)
+        if denied is None:
+            return
+        kind, subject = denied[1].lower(), denied[2]
+        error = PermissionsError(f"{self.access.address} does not allow {kind} to {subject}")
+        for exchange, index in list(self._pending.values()):
+            if exchange.requests[index].subject == subject:
+                exchange.fail(index, error)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def retire(self) -> None:
+        """End the link as soon as nothing is under way."""
+        self._retired = True
+        self._end_if_retired()
+
+    def _end_if_retired(self) -> None:
+        if self._retired and not self.load:
+            self.end("it was replaced")
+
+    def end(self, reason: str) -> None:
+        """Fail everything under way.  Ending twice does nothing."""
+        if self.over:
+            return
+        self.over = True
+        log.info("the link to %s is over: %s", self.access.address, reason)
+        for exchange, index in list(self._pending.values()):
+            subject = exchange.requests[index].subject
+            exchange.fail(index, AnswerLost(f"connection lost, no answer from {subject}"))
+        self._room.set()
+        self._scope.cancel()
+
+
+async def open_link(access: Access, shelf: Shelf, timeout: float) -> Link:
+    """Connect within *timeout* seconds.  Errors: `ConnectFailed`."""
+    inbox = f"{access.inbox_prefix}.{new_nuid()}"
+    return Link(access, await open_transport(access, inbox, shelf, timeout), inbox)

@@ -1,0 +1,196 @@
+"""The NATS protocol as a server speaks it: bytes in, messages out, without I/O.
+
+The receiver says where the next bytes belong, and the socket writes them there.  Small messages are
+parsed out of a buffer, many at a time.  The payload of a large one goes from the kernel straight
+into the buffer that its reader gets, together with the line of the message after it, so that a
+batch of chunks costs one system call a chunk and no copy.
+
+Concurrency: synchronous.  Between `buffers` and `received` nothing else may be called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from natsfs.errors import NatsfsError
+from natsfs.store.link.buffers import Shelf
+from natsfs.store.session import Message
+
+#: Bytes received at once while no payload is under way.  A read of 64 KiB is what a server's write
+#: brings on loopback, and enough for 200 acknowledgements.
+HEAD_BYTES = 64 * 1024
+
+#: Bytes received behind a large payload: room for the line and the headers of the next chunk (300
+#: bytes), since what is more than those is copied.
+NEXT_BYTES = 4 * 1024
+
+#: The smallest payload that gets a buffer of its own before it is complete.  Copying so much costs
+#: as much as the system call that it saves.
+LARGE_BYTES = 8 * 1024
+
+#: Bytes that a message may announce.  The server's own limit is 64 MiB; more is not NATS.
+MESSAGE_LIMIT = 256 * 1024 * 1024
+
+_CRLF = b"\r\n"
+
+
+class ProtocolError(NatsfsError):
+    """What the server sends is not the NATS protocol, or bytes of it are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What is no message: *verb* is `PING`, `PONG`, `+OK`, `-ERR` or `INFO`, *text* the rest."""
+
+    verb: bytes
+    text: bytes
+
+
+Event = Message | Control
+
+
+@dataclass(slots=True)
+class _Announced:
+    """A message whose line has come: sizes in bytes of its headers and of its payload."""
+
+    subject: str
+    reply: str
+    headers: int
+    payload: int
+
+
+class Receiver:
+    """One connection's incoming side.  Large payloads are received into buffers of *shelf*."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._head = bytearray(HEAD_BYTES)
+        self._view = memoryview(self._head)
+        self._start = self._end = 0
+        self._announced: _Announced | None = None
+        self._block = b""
+        self._payload: bytearray | None = None
+        self._filled = 0
+
+    @property
+    def missing(self) -> int:
+        """Bytes that the payload under way still lacks, 0 when none is."""
+        return len(self._payload) - self._filled if self._payload is not None else 0
+
+    def buffers(self) -> list[memoryview]:
+        """Where the next bytes go: one or two buffers, in this order, at least one of them with
+        room.  They are good until `received`."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        if self._payload is not None and self._filled < len(self._payload):
+            rest = memoryview(self._payload)[self._filled :]
+            return [rest, self._view[:NEXT_BYTES]]
+        if len(self._head) - self._end < HEAD_BYTES // 4:
+            self._make_room()
+        return [self._view[self._end :]]
+
+    def received(self, count: int) -> list[Event]:
+        """Take note that *count* bytes were written into `buffers`; gives what they complete.
+
+        Errors: `ProtocolError`.
+        """
+        payload = min(count, self.missing)
+        self._filled += payload
+        self._end += count - payload
+        events: list[Event] = []
+        while (event := self._next()) is not None:
+            events.append(event)
+        return events
+
+    def _make_room(self) -> None:
+        unread = bytes(self._view[self._start : self._end])
+        if len(unread) > len(self._head) // 2:
+            self._head = bytearray(2 * len(self._head))
+            self._view = memoryview(self._head)
+        self._view[: len(unread)] = unread
+        self._start, self._end = 0, len(unread)
+
+    def _next(self) -> Event | None:
+        if self._announced is None:
+            line = self._line()
+            if line is None:
+                return None
+            verb, _, text = line.partition(b" ")
+            if verb not in (b"MSG", b"HMSG"):
+                return _control(verb, text)
+            self._announced = _announced(verb, text)
+        if self._payload is not None:
+            return self._large(self._announced, self._payload)
+        return self._small(self._announced)
+
+    def _line(self) -> bytes | None:
+        end = self._head.find(_CRLF, self._start, self._end)
+        if end < 0:
+            if self._end - self._start >= HEAD_BYTES:
+                raise ProtocolError(f"a line that begins {self._shown()!r} does not end")
+            return None
+        line = bytes(self._view[self._start : end])
+        self._start = end + len(_CRLF)
+        return line
+
+    def _small(self, announced: _Announced) -> Message | None:
+        """The message under way if it is all in the head; begins a buffer for it if it is large."""
+        there = self._end - self._start
+        data = self._start + announced.headers
+        end = data + announced.payload
+        if there >= announced.headers + announced.payload + len(_CRLF):
+            self._block = bytes(self._view[self._start : data])
+            payload = bytes(self._view[data:end])
+            self._start = end
+            return self._complete(announced, payload)
+        if announced.payload >= LARGE_BYTES and there >= announced.headers:
+            self._block = bytes(self._view[self._start : data])
+            self._payload = self._shelf.take(announced.payload)
+            came = self._view[data : min(end, self._end)]
+            self._payload[: len(came)] = came
+            self._filled = len(came)
+            self._start = data + len(came)
+        return None
+
+    def _large(self, announced: _Announced, payload: bytearray) -> Message | None:
+        if self._filled < len(payload) or self._end - self._start < len(_CRLF):
+            return None
+        self._payload = None
+        return self._complete(announced, payload)
+
+    def _complete(self, announced: _Announced, payload: bytes | bytearray) -> Message:
+        after = self._start + len(_CRLF)
+        if self._head[self._start : after] != _CRLF:
+            raise ProtocolError(f"a message on {announced.subject} is longer than announced")
+        self._start = after
+        self._announced = None
+        return Message(announced.subject, announced.reply, self._block, payload)
+
+    def _shown(self) -> bytes:
+        return bytes(self._view[self._start : self._start + 40])
+
+
+def _control(verb: bytes, text: bytes) -> Control:
+    if verb not in (b"PING", b"PONG", b"+OK", b"-ERR", b"INFO"):
+        raise ProtocolError(f"{verb[:40]!r} is no word of the NATS protocol")
+    return Control(verb, text)
+
+
+def _announced(verb: bytes, text: bytes) -> _Announced:
+    """The line of a message: subject, number of the subscription, perhaps a reply subject, for HMSG
+    the size of the headers, and the size of everything."""
+    fields = text.split()
+    sizes = 2 if verb == b"HMSG" else 1
+    try:
+        subject, _, *reply = fields[:-sizes]
+        headers, total = (0, *map(int, fields[-sizes:]))[-2:]
+    except ValueError:
+        raise ProtocolError(f"unreadable line {verb + b' ' + text[:80]!r}") from None
+    if len(reply) > 1 or not 0 <= headers <= total <= MESSAGE_LIMIT:
+        raise ProtocolError(f"unreadable line {verb + b' ' + text[:80]!r}")
+    return _Announced(
+        subject.decode("utf-8", "replace"),
+        reply[0].decode("utf-8", "replace") if reply else "",
+        headers,
+        total - headers,
+    )

@@ -8,9 +8,18 @@ import re
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from natsfs.server import Server, start_server
 from tests.in_trio import run
+
+# How long an example takes on a shared machine says nothing about the code under test.
+settings.register_profile(
+    "natsfs",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("natsfs")
 
 
 def pytest_configure(config: pytest.Config) -> None:

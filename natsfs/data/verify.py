@@ -52,13 +52,16 @@ class Verifier:
     def expect(self, offset: int, stop: int) -> Claim | None:
         """Announce a read that has arrived; None if it is no part of a check.
 
-        Errors: `DamageKnown`, if the read has the last byte of a version whose check has failed.
-        An error on what the kernel reads ahead reaches nobody; it then asks for it once more.
+        Errors: `DamageKnown`, if the read has the last byte of a version whose check has failed and
+        is no part of another.  An error on what the kernel reads ahead reaches nobody; it then
+        asks for that once more, page by page.
         """
-        if self._mismatch is not None and stop >= self._info.size:
+        claim = None if self._verified else self._claim(offset, stop)
+        if claim is None and self._mismatch is not None and stop >= self._info.size:
             raise DamageKnown(str(self._mismatch))
-        if self._verified:
-            return None
+        return claim
+
+    def _claim(self, offset: int, stop: int) -> Claim | None:
         if offset == 0 and (self._run is None or self._run.broken):
             self._run = _Run()
         run = self._run
@@ -96,9 +99,11 @@ class Verifier:
             try:
                 check_digest(self._info, run.digest.digest())
             except DigestMismatch as error:
+                if self._mismatch is not None:
+                    raise DamageKnown(str(error)) from error
                 self._mismatch = error
                 raise
-            self._verified = True
+            self._verified, self._mismatch = True, None
 
 
 class _Run:

@@ -21,7 +21,14 @@ import trio
 
 from natsfs.data.reader import VersionReader
 from natsfs.data.spool import Held, Spool
-from natsfs.errors import BadHandle, DigestMismatch, IsADirectory, NatsfsError, StaleVersion
+from natsfs.errors import (
+    BadHandle,
+    DigestMismatch,
+    IsADirectory,
+    NatsfsError,
+    ReadOnlyError,
+    StaleVersion,
+)
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import AttributeChanges, Attributes
@@ -31,7 +38,7 @@ from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
 from natsfs.handles import FileHandle, OpenFile
 from natsfs.store.model import ObjectInfo
-from natsfs.tree.nodes import Directory, Leaf, Node
+from natsfs.tree.nodes import Directory, EntryChange, Leaf, Node, NodeChange
 
 log = logging.getLogger(__name__)
 
@@ -259,11 +266,29 @@ class Files:
     async def _commit_or_keep(self, file: OpenFile) -> None:
         try:
             await self.commit(file)
+        except ReadOnlyError as error:
+            self._abandon(file, error)
         except NatsfsError as error:
             if file not in self._unsaved:
                 name = file.leaf.object_name
                 log.error("%r is not saved yet and will be tried again: %s", name, error)
             self._unsaved.add(file)
+
+    def _abandon(self, file: OpenFile, error: ReadOnlyError) -> None:
+        """The bucket was sealed: what was written can never be stored.  close(2) has said so; the
+        tree goes back to what the bucket holds, instead of showing what is in no bucket."""
+        leaf = file.leaf
+        log.error("%r cannot be saved, its changes are dropped: %s", leaf.object_name, error)
+        file.committed = file.changes
+        self._unsaved.discard(file)
+        leaf.cached = ""
+        if leaf.info is not None:
+            leaf.attributes = None
+            self._m.notifier.changed([NodeChange(leaf, content=True)])
+        elif leaf.parent is not None:
+            parent, name = leaf.parent, leaf.name
+            changes = self._m.namespace.detach(leaf)
+            self._m.notifier.changed([EntryChange(parent, name, gone=leaf), *changes])
 
     async def _content(self, file: OpenFile) -> AsyncGenerator[bytes, None]:
         streams: list[VersionReader] = []

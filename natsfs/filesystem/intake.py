@@ -37,6 +37,12 @@ log = logging.getLogger(__name__)
 WATCH_RETRY = 1.0
 
 
+#: Seconds between looks at a name whose version came up under another one.  Clients purge the old
+#: name after they have published the new one, most of them within a millisecond; one that is still
+#: there after the last look was not renamed but copied, by a client that lost its way.
+RENAME_CHECKS = (0.0, 0.02, 0.1, 0.5, 2.0, 10.0)
+
+
 class Intake:
     """Keeps the tree true."""
 
@@ -114,15 +120,28 @@ class Intake:
 
     async def recheck(self) -> None:
         """Look at names that may be gone without a tombstone, until cancelled."""
-        while True:
-            await self._suspected.wait()
-            self._suspected = trio.Event()
-            suspects, self._suspects = self._suspects, set()
-            for subject in suspects:
-                try:
-                    await self.refresh(subject)
-                except NatsfsError as error:
-                    log.info("whether %s is still there is unknown: %s", subject, error)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._suspected.wait()
+                self._suspected = trio.Event()
+                suspects, self._suspects = self._suspects, set()
+                for subject in suspects:
+                    nursery.start_soon(self._recheck, subject)
+
+    async def _refresh_alone(self, subject: str, name: str) -> None:
+        async with self._m.reservations.hold(lambda: frozenset({name})):
+            await self.refresh(subject)
+
+    async def _recheck(self, subject: str) -> None:
+        for delay in RENAME_CHECKS:
+            await trio.sleep(delay)
+            before = info_of(self._m.namespace.find(subject))
+            if before is None or self._m.namespace.subject_with(before.nuid) in ("", subject):
+                return
+            try:
+                await self._refresh_alone(subject, before.name)
+            except NatsfsError as error:
+                log.info("whether %s is still there is unknown: %s", subject, error)
 
     def _suspect_rename(self, info: ObjectInfo) -> None:
         """Other clients rename by a new meta with the known nuid and a purge of the old one, which

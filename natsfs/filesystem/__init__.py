@@ -1,11 +1,15 @@
 """How a bucket looks and behaves as a directory: `semantics.md` lives in this package.
 
-    entries    looking              changes   single entries     moves     rename
-    files      bytes                hardlinks further names      xattrs    user.* and metadata
-    publisher  compare-and-set      relocation metas that move   intake    what the bucket says
-    naming     what may be created  reservations who changes what now      purger  old chunks
-    times      mtime of directories, atime                       creation  O_CREAT
-    claims     O_EXCL across mounts
+    entries       looking                     creation      open with O_CREAT
+    files         from open to close          commits       saving what was written
+    changes       single entries              moves         rename
+    hardlinks     further names of files      xattrs        user.* and metadata
+    naming        what may be created         claims        O_EXCL across mounts
+    publisher     compare-and-set             relocation    metas that change their names
+    intake        what the bucket says        foreign_renames  what it does not say
+    reservations  who changes what now        purger        old chunks
+    times         mtime of directories, atime
+    attributes, appearance, links             what a meta looks like as a file
 
 `Filesystem` holds them together for one bucket.  It speaks in nodes, handles and attributes of its
 own; what a kernel calls them is the business of `operations`.
@@ -17,9 +21,11 @@ import trio
 
 from natsfs.filesystem.changes import Changes
 from natsfs.filesystem.claims import Claims
+from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.creation import Creation
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.files import Files
+from natsfs.filesystem.foreign_renames import ForeignRenames
 from natsfs.filesystem.hardlinks import Hardlinks
 from natsfs.filesystem.intake import Intake
 from natsfs.filesystem.moves import Moves
@@ -40,18 +46,28 @@ class Filesystem:
     def __init__(self, mounted: Mounted) -> None:
         self.mounted = mounted
         self.handles = HandleTable()
-        self._intake = Intake(mounted)
+        self._foreign_renames = ForeignRenames(mounted)
+        self._intake = Intake(mounted, self._foreign_renames)
         publisher = Publisher(mounted, self._intake)
         relocation = Relocation(mounted, publisher)
         self.naming = Naming(mounted)
         self.entries = Entries(mounted)
         self.times = times = Times(mounted, publisher)
-        self.files = files = Files(mounted, publisher, times)
+        self.commits = commits = Commits(mounted, publisher)
+        self.files = files = Files(mounted, commits, times)
         self.claims = claims = Claims(mounted, publisher)
         self.creation = Creation(mounted, self.entries, self.naming, files, claims)
-        self.hardlinks = Hardlinks(mounted, publisher, relocation, files, self.naming, times)
+        self.hardlinks = Hardlinks(mounted, publisher, relocation, commits, self.naming, times)
         self.changes = Changes(
-            mounted, self.entries, self.naming, publisher, files, claims, self.hardlinks, times
+            mounted,
+            self.entries,
+            self.naming,
+            publisher,
+            files,
+            commits,
+            claims,
+            self.hardlinks,
+            times,
         )
         self.xattrs = Xattrs(mounted, self.changes)
         self.moves = Moves(
@@ -65,21 +81,21 @@ class Filesystem:
         """
         await nursery.start(self._intake.follow)
         nursery.start_soon(self.mounted.purger.run)
-        nursery.start_soon(self.files.retry_unsaved)
+        nursery.start_soon(self.commits.retry_unsaved)
         nursery.start_soon(self.times.run)
         nursery.start_soon(self.claims.run)
-        nursery.start_soon(self._intake.recheck)
+        nursery.start_soon(self._foreign_renames.run, self._intake.refresh)
 
     async def finish(self) -> int:
         """Save what is not saved and free what waits to be freed, because the mount ends.
 
         Returns how many files could not be saved; each has been logged.
         """
-        unsaved = await self.files.finish(self.handles.files())
+        unsaved = await self.commits.finish(self.handles.files())
         await self.times.finish()
         await self.mounted.purger.drain()
         return unsaved
 
     def pending_bytes(self) -> int:
         """Bytes that programs wrote and JetStream has not acknowledged."""
-        return self.files.pending_bytes(self.handles.files())
+        return self.commits.pending_bytes(self.handles.files())

@@ -21,6 +21,7 @@ from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import AttributeChanges, Attributes
 from natsfs.filesystem.claims import Claims
+from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.files import Files, new_file
 from natsfs.filesystem.hardlinks import Hardlinks
@@ -44,6 +45,7 @@ class Changes:
         naming: Naming,
         publisher: Publisher,
         files: Files,
+        commits: Commits,
         claims: Claims,
         hardlinks: Hardlinks,
         times: Times,
@@ -53,6 +55,7 @@ class Changes:
         self._naming = naming
         self._publisher = publisher
         self._files = files
+        self._commits = commits
         self._claims = claims
         self._hardlinks = hardlinks
         self._times = times
@@ -188,13 +191,13 @@ class Changes:
     async def edit(self, node: Node, edit: Callable[[ObjectInfo], ObjectInfo]) -> None:
         """Let *edit* change the meta of *node*: UpdateMeta.  Bytes not yet committed go first.
 
-        Errors: `ReadOnlyError`, `StaleVersion` (it was removed), those of `Files.commit`, of *edit*
-        and of `ObjectStore.commit`.
+        Errors: `ReadOnlyError`, `StaleVersion` (it was removed), those of `Commits.commit`, of
+        *edit* and of `ObjectStore.commit`.
         """
         self._m.check_writable()
         assert isinstance(node, Leaf | Directory)
         if isinstance(node, Leaf) and node.file is not None:
-            await self._files.commit(node.file)
+            await self._commits.commit(node.file)
         async with self._m.reservations.hold(lambda: meta_of(node)):
             if not meta_of(node):
                 raise StaleVersion("its attributes went with its name")

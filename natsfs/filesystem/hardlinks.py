@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from natsfs.errors import ExistsError, NotFoundError, NotPermitted
 from natsfs.filesystem.attributes import HARD_LINK_KEY
-from natsfs.filesystem.files import Files
+from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.naming import Naming, both, names_of
 from natsfs.filesystem.publisher import TOMBSTONE_TTL, Publisher
 from natsfs.filesystem.relocation import Relocation, Step
@@ -33,14 +33,14 @@ class Hardlinks:
         mounted: Mounted,
         publisher: Publisher,
         relocation: Relocation,
-        files: Files,
+        commits: Commits,
         naming: Naming,
         times: Times,
     ) -> None:
         self._m = mounted
         self._publisher = publisher
         self._relocation = relocation
-        self._files = files
+        self._commits = commits
         self._naming = naming
         self._times = times
 
@@ -48,13 +48,13 @@ class Hardlinks:
         """Give a file another name.
 
         Errors: `NotPermitted` (a directory), `NotFoundError` (the file has no name any more),
-        `ExistsError`, `NameTooLongError`, those of `Files.commit` and `ObjectStore.commit`.
+        `ExistsError`, `NameTooLongError`, those of `Commits.commit` and `ObjectStore.commit`.
         """
         if not isinstance(node, Leaf) or isinstance(node, Hardlink):
             raise NotPermitted("only files have hard links")
         object_name = self._naming.check_free(parent, name)
         if node.file is not None:
-            await self._files.commit(node.file)
+            await self._commits.commit(node.file)
         async with self._m.reservations.hold(lambda: names_of(self._m, node) | both(object_name)):
             self._naming.check_free(parent, name)
             link = Hardlink(None, b"", None)

@@ -18,6 +18,7 @@ import trio
 
 from natsfs.errors import BucketNotFoundError, NatsfsError, NotFoundError
 from natsfs.filesystem.attributes import of_object
+from natsfs.filesystem.foreign_renames import ForeignRenames
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import is_dirty
 from natsfs.store.model import (
@@ -37,25 +38,18 @@ log = logging.getLogger(__name__)
 WATCH_RETRY = 1.0
 
 
-#: Seconds between looks at a name whose version came up under another one.  Clients purge the old
-#: name after they have published the new one, most of them within a millisecond; one that is still
-#: there after the last look was not renamed but copied, by a client that lost its way.
-RENAME_CHECKS = (0.0, 0.02, 0.1, 0.5, 2.0, 10.0)
-
-
 class Intake:
     """Keeps the tree true."""
 
-    def __init__(self, mounted: Mounted) -> None:
+    def __init__(self, mounted: Mounted, foreign_renames: ForeignRenames) -> None:
         self._m = mounted
+        self._foreign_renames = foreign_renames
         #: Subjects seen since the watch (re)started; None once it has caught up.
         self._seen: set[str] | None = None
         self._deferred: list[ObjectInfo] = []
         #: Subjects of reserved names that a sweep missed, and up to which revision it had looked.
         self._missed: dict[str, int] = {}
         self._created_ns = 0
-        self._suspects: set[str] = set()
-        self._suspected = trio.Event()
         mounted.reservations.on_release = self._take_deferred
 
     async def follow(
@@ -93,7 +87,8 @@ class Intake:
         known = self._m.namespace.last_revision(info.subject)
         if info.revision > known:
             self._note_claim(info)
-            self._suspect_rename(info)
+            if self._seen is None:
+                self._foreign_renames.consider(info)
             self._apply(info)
         elif info.revision == known:
             self._confirm_time(info)
@@ -117,39 +112,6 @@ class Intake:
             self.take(current)
         else:
             self._vanish(subject)
-
-    async def recheck(self) -> None:
-        """Look at names that may be gone without a tombstone, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            while True:
-                await self._suspected.wait()
-                self._suspected = trio.Event()
-                suspects, self._suspects = self._suspects, set()
-                for subject in suspects:
-                    nursery.start_soon(self._recheck, subject)
-
-    async def _refresh_alone(self, subject: str, name: str) -> None:
-        async with self._m.reservations.hold(lambda: frozenset({name})):
-            await self.refresh(subject)
-
-    async def _recheck(self, subject: str) -> None:
-        for delay in RENAME_CHECKS:
-            await trio.sleep(delay)
-            before = info_of(self._m.namespace.find(subject))
-            if before is None or self._m.namespace.subject_with(before.nuid) in ("", subject):
-                return
-            try:
-                await self._refresh_alone(subject, before.name)
-            except NatsfsError as error:
-                log.info("whether %s is still there is unknown: %s", subject, error)
-
-    def _suspect_rename(self, info: ObjectInfo) -> None:
-        """Other clients rename by a new meta with the known nuid and a purge of the old one, which
-        no watch shows: the old name has to be looked at."""
-        other = self._m.namespace.subject_with(info.nuid)
-        if other not in ("", info.subject) and not info.deleted and self._seen is None:
-            self._suspects.add(other)
-            self._suspected.set()
 
     def _note_claim(self, info: ObjectInfo) -> None:
         if info.deleted:

@@ -145,11 +145,11 @@ def is_transient(error: NatsfsError) -> bool:
     return isinstance(error, ConnectionLost | RequestTimeout | NoResponders)
 
 
-def decode(what: str, data: bytes | bytearray) -> dict[str, Any]:
+def decode(what: str, data: bytes | bytearray | memoryview) -> dict[str, Any]:
     """The JSON answer *data* about *what*.  Errors: those of `protocol.refusal`, `ServerRefused`
     when it is no JSON object."""
     try:
-        answer = json.loads(data)
+        answer = json.loads(bytes(data))
     except ValueError:
         answer = None
     if not isinstance(answer, dict):

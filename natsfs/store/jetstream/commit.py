@@ -205,7 +205,7 @@ def _batch(requests: Sequence[Request]) -> list[Request]:
     return numbered
 
 
-def _time_of(answer: bytes | bytearray, otherwise: int) -> int:
+def _time_of(answer: bytes | bytearray | memoryview, otherwise: int) -> int:
     try:
         return parse_stored("a meta just stored", decode("a meta just stored", answer)).time_ns
     except NatsfsError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from natsfs.errors import (
     ChunkMissing,
@@ -24,6 +25,7 @@ from natsfs.store.jetstream.api import attempt_timeout, decode, is_transient
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.jetstream.indexing import index_chunks
 from natsfs.store.layout import Layout, Place, learn, prove, runs
+from natsfs.store.link import joined
 from natsfs.store.model import ObjectInfo
 from natsfs.store.protocol import (
     StoredMessage,
@@ -170,7 +172,10 @@ class ChunkReader:
 
     async def _batch(self, run: Sequence[Place], timeout: float) -> list[Message]:
         size = sum(place.length + MESSAGE_OVERHEAD for place in run)
-        request = self._request(get_batch(run[0].sequence, len(run), size))
+        request = replace(
+            self._request(get_batch(run[0].sequence, len(run), size)),
+            answer_bytes=sum(place.length for place in run),
+        )
         return (await self._api.session.collect(request, timeout=timeout))[:-1]
 
     async def _singles(self, run: Sequence[Place], timeout: float) -> list[Message]:
@@ -239,6 +244,9 @@ def _message(answer: list[Message] | NatsfsError) -> Message:
 def _cover(places: Sequence[Place], chunks: Sequence[Data], start: int, stop: int) -> Data:
     """The bytes [*start*, *stop*) of *chunks*, which are at *places*."""
     first, last = places[0], places[-1]
+    whole = joined(chunks)
+    if whole is not None:
+        return whole[start - first.offset : stop - first.offset]
     if len(chunks) == 1:
         return memoryview(chunks[0])[start - first.offset : stop - first.offset]
     parts = list(chunks)

@@ -22,10 +22,11 @@ import trio
 
 from natsfs.config import ServerConfig
 from natsfs.errors import NatsfsError
+from natsfs.store.link.buffers import joined
 from natsfs.store.link.pool import Pool
 from natsfs.store.session import Answer, Message, Request, Session, Subscription
 
-__all__ = ["Links", "open_links"]
+__all__ = ["Links", "joined", "open_links"]
 
 #: Bytes of requests from which on they go by a link for bulk: sending so much takes as long as a
 #: small request's round trip.
@@ -46,7 +47,9 @@ class Links:
         return (await self._one(request, streamed=False, timeout=timeout))[0]
 
     async def collect(self, request: Request, *, timeout: float | None = None) -> list[Message]:
-        """`Session.collect`.  Large payloads are `bytearray`, received into it once."""
+        """`Session.collect`.  The payloads may be memoryviews of buffers that are used again when
+        nobody looks at them any more.  Where *request* says how many bytes to expect, all payloads
+        lie in one (`joined`)."""
         return await self._one(request, streamed=True, timeout=timeout)
 
     async def exchange(

@@ -1,4 +1,4 @@
-"""Buffers for large payloads, used again when nobody looks at them any more.
+"""Buffers for payloads, used again when nobody looks at them any more.
 
 The allocator gives memory of this size back to the kernel as soon as it is free, and gets it again
 page by page, which costs twice what receiving into it does: 100 MiB of batches took 89 ms of
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Sequence
 
 #: Bytes of buffers that are remembered, in use or not: some batches of the reader's size (1 MiB)
 #: under way, and those that are being looked at.
@@ -20,28 +21,61 @@ KEPT_BYTES = 16 * 1024 * 1024
 #: come first.
 LOOKS = 8
 
+#: Sizes are rounded up to a multiple of this, or of the other one where they are larger, so that
+#: one buffer serves many answers: one default chunk, and an eighth of it.
+SMALL_STEP = 16 * 1024
+LARGE_STEP = 128 * 1024
+
 #: What `sys.getrefcount` says of a buffer that nobody else refers to, not even by a memoryview:
 #: the shelf's reference, the variable's, and the argument's.
 _UNUSED = 3
 
 
+class Arena(bytearray):
+    """A buffer that payloads fill one after the other, *filled* bytes of it so far."""
+
+    filled = 0
+
+    def claim(self, size: int) -> memoryview | None:
+        """The next *size* bytes, None where there are not so many left."""
+        start, end = self.filled, self.filled + size
+        if end > len(self):
+            return None
+        self.filled = end
+        return memoryview(self)[start:end]
+
+
 class Shelf:
-    """Lends buffers.  They need not be returned: one is free when its last user forgets it."""
+    """Lends arenas.  They need not be returned: one is free when its last user forgets it."""
 
     def __init__(self) -> None:
-        self._buffers: deque[bytearray] = deque()
+        self._arenas: deque[Arena] = deque()
         self._size = 0
 
-    def take(self, size: int) -> bytearray:
-        """A buffer of exactly *size* bytes with anything in it."""
-        for _ in range(min(LOOKS, len(self._buffers))):
-            buffer = self._buffers[0]
-            self._buffers.rotate(-1)
-            if len(buffer) == size and sys.getrefcount(buffer) == _UNUSED:
-                return buffer
-        buffer = bytearray(size)
-        self._buffers.append(buffer)
+    def take(self, size: int) -> Arena:
+        """An arena of *size* bytes or some more, with anything in it."""
+        step = SMALL_STEP if size <= LARGE_STEP else LARGE_STEP
+        size += -size % step
+        for _ in range(min(LOOKS, len(self._arenas))):
+            arena = self._arenas[0]
+            self._arenas.rotate(-1)
+            if len(arena) == size and sys.getrefcount(arena) == _UNUSED:
+                arena.filled = 0
+                return arena
+        arena = Arena(size)
+        self._arenas.append(arena)
         self._size += size
         while self._size > KEPT_BYTES:
-            self._size -= len(self._buffers.popleft())
-        return buffer
+            self._size -= len(self._arenas.popleft())
+        return arena
+
+
+def joined(parts: Sequence[bytes | bytearray | memoryview]) -> memoryview | None:
+    """The bytes of *parts* in one piece and without a copy, if they are all that came into one
+    arena, in the order in which they came; else None."""
+    arena = parts[0].obj if parts and isinstance(parts[0], memoryview) else None
+    if not isinstance(arena, Arena) or arena.filled != sum(map(len, parts)):
+        return None
+    if any(not isinstance(part, memoryview) or part.obj is not arena for part in parts):
+        return None
+    return memoryview(arena)[: arena.filled]

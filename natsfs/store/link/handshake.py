@@ -15,7 +15,6 @@ from typing import Any
 import trio
 
 from natsfs.errors import ConnectFailed
-from natsfs.store.link.buffers import Shelf
 from natsfs.store.link.outbox import Outbox
 from natsfs.store.link.receiver import Control, ProtocolError, Receiver
 from natsfs.store.link.transport import BROKEN, PlainTransport, Transport
@@ -37,7 +36,7 @@ class Opened:
     max_payload: int
 
 
-async def open_transport(access: Access, inbox: str, shelf: Shelf, timeout: float) -> Opened:
+async def open_transport(access: Access, inbox: str, timeout: float) -> Opened:
     """Connect as *access* says and subscribe to everything under *inbox*, within *timeout* seconds.
 
     Errors: `ConnectFailed`.
@@ -46,7 +45,7 @@ async def open_transport(access: Access, inbox: str, shelf: Shelf, timeout: floa
         with trio.fail_after(timeout):
             plain = PlainTransport(await trio.open_tcp_stream(*access.peer))
             try:
-                return await _log_in(plain, Receiver(shelf), access, inbox)
+                return await _log_in(plain, Receiver(), access, inbox)
             except BaseException:
                 plain.close()
                 raise

@@ -19,10 +19,10 @@ import trio
 
 from natsfs.errors import InvalidArgument, PermissionsError
 from natsfs.store.link.buffers import Shelf
-from natsfs.store.link.exchange import Exchange
+from natsfs.store.link.exchange import Exchange, Pending
 from natsfs.store.link.handshake import Opened, max_payload_of, open_transport, parse_info
 from natsfs.store.link.outbox import Outbox, encode
-from natsfs.store.link.receiver import Control, ProtocolError
+from natsfs.store.link.receiver import LARGE_BYTES, Control, ProtocolError
 from natsfs.store.link.transport import BROKEN
 from natsfs.store.link.turns import Turns
 from natsfs.store.session import Access, Answer, AnswerLost, Message, Request
@@ -46,23 +46,28 @@ OUTBOX_BYTES = 512 * 1024
 STREAMS = 3
 CALLS = 200
 
+#: The largest answer that is received into one buffer: more than readers ask for at once when they
+#: are in a hurry (1 MiB).
+ARENA_BYTES = 4 * 1024 * 1024
+
 _DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"", re.I)
 
 
 class Link:
     """An open link.  Made by `open_link`; `run` must run as long as it is used."""
 
-    def __init__(self, access: Access, opened: Opened, inbox: str) -> None:
+    def __init__(self, access: Access, opened: Opened, inbox: str, shelf: Shelf) -> None:
         self.access = access
         self.over = False
         self._transport = opened.transport
         self._receiver = opened.receiver
+        self._receiver.lend = self._lend
+        self._shelf = shelf
         self._max_payload = opened.max_payload
         self._inbox = inbox
         self._retired = False
         self._heard = 0
-        self._pending: dict[str, tuple[Exchange, int]] = {}
-        self._last_token = 0
+        self._pending = Pending()
         self._streams = Turns(STREAMS)
         self._calls = Turns(CALLS)
         self._outbox = Outbox()
@@ -90,6 +95,8 @@ class Link:
             return Exchange(requests, streamed=streamed).answers(timeout)
         try:
             exchange = Exchange(requests, streamed=streamed)
+            if streamed and 0 < requests[0].answer_bytes <= ARENA_BYTES:
+                exchange.arena = self._shelf.take(requests[0].answer_bytes)
             await self._carry_out(exchange, timeout)
         finally:
             turns.give_back()
@@ -99,33 +106,29 @@ class Link:
         tokens: list[str] = []
         try:
             for index in range(len(exchange.requests)):
-                tokens.append(self._submit(exchange, index))
+                tokens.append(self._pending.expect(exchange, index))
+                self._submit(exchange, index, tokens[-1])
                 if self._outbox.size >= OUTBOX_BYTES:
                     await self._make_room(exchange, timeout)
             self._flush_soon(among_others=self.load > len(tokens))
             await exchange.settled(timeout)
         finally:
             exchange.abandoned = True
-            for token in tokens:
-                self._pending.pop(token, None)
+            self._pending.forget(tokens)
             self._end_if_retired()
 
-    def _submit(self, exchange: Exchange, index: int) -> str:
-        """Queue one request and return the token of its answer."""
-        self._last_token += 1
-        token = str(self._last_token)
+    def _submit(self, exchange: Exchange, index: int, token: str) -> None:
+        """Queue one request, to be answered with *token*."""
         request = exchange.requests[index]
         if self.over:
-            exchange.fail(index, AnswerLost(f"connection lost: {request.subject}"))
-            return token
+            exchange.fail(index, _lost(request.subject))
+            return
         try:
             buffers = encode(request, f"{self._inbox}.{token}", self._max_payload)
         except InvalidArgument as error:
             exchange.fail(index, error)
-            return token
-        self._pending[token] = (exchange, index)
+            return
         self._outbox.add(buffers, lambda: not exchange.abandoned)
-        return token
 
     async def _make_room(self, exchange: Exchange, timeout: float) -> None:
         """Send what has been queued, and let others run meanwhile.
@@ -188,7 +191,7 @@ class Link:
             self._heard += 1
             for event in events:
                 if isinstance(event, Message):
-                    self._answer(event)
+                    self._pending.answer(event)
                 else:
                     self._react(event)
 
@@ -215,11 +218,13 @@ class Link:
 
     # -- what comes in ----------------------------------------------------------------------------
 
-    def _answer(self, message: Message) -> None:
-        waiting = self._pending.get(message.subject.rpartition(".")[2])
-        if waiting is not None:
-            exchange, index = waiting
-            exchange.receive(index, message)
+    def _lend(self, subject: str, size: int) -> memoryview | None:
+        """Where a payload goes: into the arena of its exchange, or of its own if it is large."""
+        arena = self._pending.arena(subject)
+        room = arena.claim(size) if arena is not None else None
+        if room is None and size >= LARGE_BYTES:
+            room = self._shelf.take(size).claim(size)
+        return room
 
     def _react(self, control: Control) -> None:
         match control.verb:
@@ -233,15 +238,15 @@ class Link:
     def _complain(self, text: str) -> None:
         """Fail what a permissions violation is about: the server sends no other answer (protocol.md
         2.10).  After most other errors it hangs up, so that nothing is left to do."""
-        denied = _DENIED.search(text)
         log.debug("%s: %s", self.access.address, text)
+        denied = _DENIED.search(text)
         if denied is None:
             return
         kind, subject = denied[1].lower(), denied[2]
-        error = PermissionsError(f"{self.access.address} does not allow {kind} to {subject}")
-        for exchange, index in list(self._pending.values()):
-            if exchange.requests[index].subject == subject:
-                exchange.fail(index, error)
+        if kind == "subscription":
+            self.end("its inbox is not allowed any more")
+        what = f"{self.access.address} does not allow {kind} to {subject}"
+        self._pending.fail(lambda _: PermissionsError(what), subject)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -260,14 +265,16 @@ class Link:
             return
         self.over = True
         log.info("the link to %s is over: %s", self.access.address, reason)
-        for exchange, index in list(self._pending.values()):
-            subject = exchange.requests[index].subject
-            exchange.fail(index, AnswerLost(f"connection lost, no answer from {subject}"))
+        self._pending.fail(_lost)
         self._room.set()
         self._scope.cancel()
+
+
+def _lost(subject: str) -> AnswerLost:
+    return AnswerLost(f"connection lost, no answer from {subject}")
 
 
 async def open_link(access: Access, shelf: Shelf, timeout: float) -> Link:
     """Connect within *timeout* seconds.  Errors: `ConnectFailed`."""
     inbox = f"{access.inbox_prefix}.{new_nuid()}"
-    return Link(access, await open_transport(access, inbox, shelf, timeout), inbox)
+    return Link(access, await open_transport(access, inbox, timeout), inbox, shelf)

@@ -22,7 +22,8 @@ from natsfs.store.session import Access, Session
 
 log = logging.getLogger(__name__)
 
-#: Links for bulk.
+#: Links for bulk.  Eight readers of single random chunks, on 2 cores: 275 µs a chunk with one link,
+#: 182 with two, 190 with three, 215 with four, 252 with six.  Three, since a server has more cores.
 BULK_LINKS = 3
 
 #: Seconds before a link is tried again where one could not be opened, doubling.  The upper bound is

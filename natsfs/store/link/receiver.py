@@ -10,10 +10,10 @@ Concurrency: synchronous.  Between `buffers` and `received` nothing else may be 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from natsfs.errors import NatsfsError
-from natsfs.store.link.buffers import Shelf
 from natsfs.store.session import Message
 
 #: Bytes received at once while no payload is under way.  A read of 64 KiB is what a server's write
@@ -60,16 +60,20 @@ class _Announced:
 
 
 class Receiver:
-    """One connection's incoming side.  Large payloads are received into buffers of *shelf*."""
+    """One connection's incoming side.
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    `lend`, when it is set, is asked where a payload belongs, by the subject and the size of its
+    message; None leaves that to the receiver.
+    """
+
+    def __init__(self) -> None:
+        self.lend: Callable[[str, int], memoryview | None] = lambda _subject, _size: None
         self._head = bytearray(HEAD_BYTES)
         self._view = memoryview(self._head)
         self._start = self._end = 0
         self._announced: _Announced | None = None
         self._block = b""
-        self._payload: bytearray | None = None
+        self._payload: memoryview | None = None
         self._filled = 0
 
     @property
@@ -83,7 +87,7 @@ class Receiver:
         if self._start == self._end:
             self._start = self._end = 0
         if self._payload is not None and self._filled < len(self._payload):
-            rest = memoryview(self._payload)[self._filled :]
+            rest = self._payload[self._filled :]
             return [rest, self._view[:NEXT_BYTES]]
         if len(self._head) - self._end < HEAD_BYTES // 4:
             self._make_room()
@@ -140,25 +144,31 @@ class Receiver:
         end = data + announced.payload
         if there >= announced.headers + announced.payload + len(_CRLF):
             self._block = bytes(self._view[self._start : data])
-            payload = bytes(self._view[data:end])
+            came = self._view[data:end]
             self._start = end
-            return self._complete(announced, payload)
+            return self._complete(announced, self._lent(announced, came) or bytes(came))
         if announced.payload >= LARGE_BYTES and there >= announced.headers:
             self._block = bytes(self._view[self._start : data])
-            self._payload = self._shelf.take(announced.payload)
             came = self._view[data : min(end, self._end)]
-            self._payload[: len(came)] = came
+            self._payload = self._lent(announced, came) or _fresh(announced, came)
             self._filled = len(came)
             self._start = data + len(came)
         return None
 
-    def _large(self, announced: _Announced, payload: bytearray) -> Message | None:
+    def _lent(self, announced: _Announced, came: memoryview) -> memoryview | None:
+        """The lent buffer for a payload, beginning with what *came* of it."""
+        lent = self.lend(announced.subject, announced.payload)
+        if lent is not None:
+            lent[: len(came)] = came
+        return lent
+
+    def _large(self, announced: _Announced, payload: memoryview) -> Message | None:
         if self._filled < len(payload) or self._end - self._start < len(_CRLF):
             return None
         self._payload = None
         return self._complete(announced, payload)
 
-    def _complete(self, announced: _Announced, payload: bytes | bytearray) -> Message:
+    def _complete(self, announced: _Announced, payload: bytes | memoryview) -> Message:
         after = self._start + len(_CRLF)
         if self._head[self._start : after] != _CRLF:
             raise ProtocolError(f"a message on {announced.subject} is longer than announced")
@@ -168,6 +178,12 @@ class Receiver:
 
     def _shown(self) -> bytes:
         return bytes(self._view[self._start : self._start + 40])
+
+
+def _fresh(announced: _Announced, came: memoryview) -> memoryview:
+    payload = memoryview(bytearray(announced.payload))
+    payload[: len(came)] = came
+    return payload
 
 
 def _control(verb: bytes, text: bytes) -> Control:

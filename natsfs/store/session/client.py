@@ -65,7 +65,7 @@ class Message:
     subject: str
     reply: str
     block: bytes
-    data: bytes | bytearray
+    data: bytes | bytearray | memoryview
 
     @property
     def status(self) -> int:

@@ -67,11 +67,16 @@ class NoResponders(NatsfsError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A message that asks for an answer."""
+    """A message that asks for an answer.
+
+    *answer_bytes* is how much payload is expected of a streamed one, 0 where nobody knows: links
+    then have it in one piece (`natsfs.store.link.joined`).
+    """
 
     subject: str
     data: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    answer_bytes: int = 0
 
 
 Answer = list[Message] | NatsfsError

@@ -16,7 +16,7 @@ from natsfs.errors import (
     NotFoundError,
     RequestTimeout,
 )
-from natsfs.filesystem import files
+from natsfs.filesystem import commits
 from tests.fs.world import DEADLINE, World
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -91,7 +91,7 @@ async def test_clean_files_are_not_sent(world: World) -> None:
 async def test_failed_flush(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """W1, W7: flush reports that nothing was acknowledged; the bytes are kept, counted, readable,
     and saved as soon as that works again."""
-    monkeypatch.setattr(files, "RETRY_UNSAVED", 0.01)
+    monkeypatch.setattr(commits, "RETRY_UNSAVED", 0.01)
     world.manager.fail = lambda operation, name: (
         RequestTimeout("no answer") if operation == "upload" else None
     )

@@ -18,13 +18,13 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from natsfs.errors import InvalidArgument, PermissionsError
+from natsfs.store.link.budget import Budget
 from natsfs.store.link.buffers import Shelf
 from natsfs.store.link.exchange import Exchange, Pending
 from natsfs.store.link.handshake import Opened, max_payload_of, open_transport, parse_info
 from natsfs.store.link.outbox import Outbox, encode
 from natsfs.store.link.receiver import LARGE_BYTES, Control, ProtocolError
 from natsfs.store.link.transport import BROKEN
-from natsfs.store.link.turns import Turns
 from natsfs.store.session import Access, Answer, AnswerLost, Message, Request
 from natsfs.store.wire import new_nuid
 
@@ -40,11 +40,14 @@ LIVENESS_LIMIT = 2
 #: when the socket is, and a link that stands still holds no more.
 OUTBOX_BYTES = 512 * 1024
 
-#: Streamed requests, and calls of other kinds, whose answers may be on their way at once.  There is
-#: no flow control for them: the server hangs up when 64 MiB wait for a reader (protocol.md 2.2).
-#: A stream is up to 16 MiB (`natsfs.store.jetstream.reader`), another answer up to one chunk.
-STREAMS = 3
-CALLS = 200
+#: Bytes of answers that may be on their way at once.  There is no flow control for them: the server
+#: hangs up when 64 MiB wait for a reader (protocol.md 2.2).
+ANSWER_BYTES = 48 * 1024 * 1024
+
+#: What an answer counts for: a batch of unknown size as the largest that the reader asks for
+#: (`natsfs.store.jetstream.reader`), another call as one chunk and its headers in Base64.
+STREAM_BYTES = 16 * 1024 * 1024
+CALL_BYTES = 192 * 1024
 
 #: The largest answer that is received into one buffer: more than readers ask for at once when they
 #: are in a hurry (1 MiB).
@@ -68,8 +71,7 @@ class Link:
         self._retired = False
         self._heard = 0
         self._pending = Pending()
-        self._streams = Turns(STREAMS)
-        self._calls = Turns(CALLS)
+        self._budget = Budget(ANSWER_BYTES)
         self._outbox = Outbox()
         self._unsent = trio.Event()
         self._room = trio.Event()
@@ -78,7 +80,7 @@ class Link:
     @property
     def load(self) -> int:
         """How many requests are under way or wait to be."""
-        return len(self._pending) + self._streams.waiting + self._calls.waiting
+        return len(self._pending) + self._budget.waiting
 
     # -- requests ---------------------------------------------------------------------------------
 
@@ -90,16 +92,17 @@ class Link:
 
         Cancelling leaves the link usable; what was not sent by then is not sent any more.
         """
-        turns = self._streams if streamed else self._calls
-        if not await turns.take(timeout):
+        expected = sum(request.answer_bytes for request in requests)
+        cost = expected or (STREAM_BYTES if streamed else CALL_BYTES)
+        if not await self._budget.take(cost, timeout):
             return Exchange(requests, streamed=streamed).answers(timeout)
         try:
             exchange = Exchange(requests, streamed=streamed)
-            if streamed and 0 < requests[0].answer_bytes <= ARENA_BYTES:
-                exchange.arena = self._shelf.take(requests[0].answer_bytes)
+            if streamed and 0 < expected <= ARENA_BYTES:
+                exchange.arena = self._shelf.take(expected)
             await self._carry_out(exchange, timeout)
         finally:
-            turns.give_back()
+            self._budget.give_back(cost)
         return exchange.answers(timeout)
 
     async def _carry_out(self, exchange: Exchange, timeout: float) -> None:
@@ -264,7 +267,7 @@ class Link:
         if self.over:
             return
         self.over = True
-        log.info("the link to %s is over: %s", self.access.address, reason)
+        log.debug("the link to %s is over: %s", self.access.address, reason)
         self._pending.fail(_lost)
         self._room.set()
         self._scope.cancel()

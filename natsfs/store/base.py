@@ -1,9 +1,7 @@
 """The Object Store API for trio: what natsfs, or any other program, needs from a bucket.
 
-`ObjectStore` has two parts.  The *primitives* are what an implementation must provide: they are
-small, each is one exchange with the server, and compare-and-set is explicit.  The *calls* of the
-Object Store API (ADR-20) stand below them and are built from primitives alone, so that the
-JetStream and the in-memory store cannot differ in them.
+An implementation provides the `Primitives`; the calls of the Object Store API (ADR-20) stand here
+and are built from these alone.
 
 Every call may raise `RequestTimeout` (no answer within the store's time-out), `ConnectionLost`
 (no connection came back within it), `PermissionsError` (the credentials may not) and
@@ -16,8 +14,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -25,6 +22,7 @@ from natsfs.errors import (
     DigestMismatch,
     ExistsError,
     InvalidArgument,
+    MalformedMeta,
     NoSpaceError,
     NotFoundError,
     QuotaExceededError,
@@ -32,7 +30,6 @@ from natsfs.errors import (
 )
 from natsfs.store.model import (
     NOTHING,
-    AccountLimits,
     BucketConfig,
     BucketStatus,
     CaughtUp,
@@ -43,8 +40,8 @@ from natsfs.store.model import (
     ObjectMeta,
     Restarted,
     Updated,
-    WatchEvent,
 )
+from natsfs.store.primitives import Primitives
 from natsfs.store.wire import parse_digest
 
 log = logging.getLogger(__name__)
@@ -57,101 +54,8 @@ GET_WINDOW = 2 * 1024 * 1024
 CAS_ATTEMPTS = 16
 
 
-class ObjectStore(Protocol):
-    """One bucket."""
-
-    @property
-    @abstractmethod
-    def bucket(self) -> str:
-        """The bucket's name."""
-
-    # -- primitives -----------------------------------------------------------------------------
-
-    @abstractmethod
-    async def upload(
-        self,
-        name: str,
-        source: AsyncIterable[bytes | bytearray | memoryview],
-        meta: ObjectMeta = ObjectMeta(),  # noqa: B008  (frozen)
-        *,
-        subject: str = "",
-        expected: int | None = None,
-    ) -> ObjectInfo:
-        """Store the bytes of *source* as a new version of *name* and return its info.
-
-        Chunks go to a fresh nuid with several acknowledgements in flight, bounded by bytes; the
-        meta message follows when all are acknowledged.  The version replaced keeps its chunks.
-        *subject* is the key of an existing object, empty for the standard one; *expected* as in
-        `MetaWrite`.  Pieces of *source* may have any size.
-
-        Errors: `WrongRevision` (chunks are purged again), `NoSpaceError`, `QuotaExceededError`,
-        `ReadOnlyError`, `NameTooLongError`, `InvalidArgument` (empty name).  An error of *source*
-        passes through after the chunks were purged.  A lost answer is resolved by reading back.
-        """
-
-    @abstractmethod
-    async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
-        """Publish meta messages, in order, and return their infos as stored.
-
-        All or nothing where the bucket allows atomic batches (up to 1,000 messages); otherwise one
-        after the other, ending at the first error, so callers put new names before tombstones.
-
-        Errors: `WrongRevision` with the name that was not as expected, and those of `upload`.
-        """
-
-    @abstractmethod
-    async def purge_chunks(self, nuid: str) -> int:
-        """Free the chunks of a version and return how many there were.  Works in a full bucket."""
-
-    @abstractmethod
-    async def get_info(self, name: str, *, show_deleted: bool = False) -> ObjectInfo:
-        """The current meta of *name*, read at the leader: it is never older than an acknowledged
-        write.
-
-        Errors: `NotFoundError` (also when deleted, unless *show_deleted*), `MalformedMeta`.
-        """
-
-    @abstractmethod
-    async def get_info_at(self, subject: str) -> ObjectInfo:
-        """The current meta on *subject* (an `ObjectInfo.subject`), deleted or not, at the leader.
-
-        Errors: `NotFoundError` (no message there), `MalformedMeta`.
-        """
-
-    @abstractmethod
-    async def read(self, info: ObjectInfo, start: int, stop: int) -> bytes | bytearray | memoryview:
-        """The bytes [*start*, *stop*) of the version *info*, cut at its size.
-
-        Costs the chunks that the range touches (R2), held in memory at once: callers bound the
-        range.  Links are not followed.
-
-        Errors: `StaleVersion` (the chunks are gone and the name has another version or none),
-        `ChunkMissing` (they are gone and the name still has this version).
-        """
-
-    @abstractmethod
-    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
-        """The bucket's metas: `Restarted`, one `Updated` or `Malformed` for each subject, `CaughtUp`,
-        then every change as it comes.  After a gap it begins with `Restarted` again, so it is always
-        complete except for purges, which no watch shows (protocol.md 1.7).
-
-        The iterator does not end by itself; `BucketNotFoundError` is raised from it when the stream
-        is deleted.
-        """
-
-    @abstractmethod
-    async def status(self) -> BucketStatus:
-        """The bucket's stream as it is now."""
-
-    @abstractmethod
-    async def seal(self) -> None:
-        """Make the bucket read-only for ever.  Sealing a sealed bucket does nothing."""
-
-    @abstractmethod
-    async def account(self) -> AccountLimits:
-        """The storage of the account that the bucket belongs to."""
-
-    # -- the calls of the Object Store API --------------------------------------------------------
+class ObjectStore(Primitives, Protocol):
+    """One bucket: the calls of the Object Store API (ADR-20), and the primitives below them."""
 
     async def put(
         self,
@@ -163,7 +67,11 @@ class ObjectStore(Protocol):
 
         Errors: those of `upload`.
         """
-        old = await self._find(name)
+        try:
+            old = await self._find(name)
+        except MalformedMeta:
+            # Whatever it is, it is replaced; nobody knows which chunks were its own.
+            old = None
         info = await self.upload(name, source, meta, subject=old.subject if old else "")
         await self._free(old)
         return info
@@ -261,7 +169,8 @@ class ObjectStore(Protocol):
                 if attempt == CAS_ATTEMPTS - 1:
                     raise
             else:
-                return await self._free(old)
+                await self._free(old)
+                return
 
     async def add_link(
         self,
@@ -271,8 +180,8 @@ class ObjectStore(Protocol):
     ) -> ObjectInfo:
         """Make *name* a link to the object *target*, which may be in another bucket.
 
-        Errors: `NotFoundError` (*target* is deleted), `InvalidArgument` (*target* is itself a link),
-        `ExistsError` (*name* is an object that is no link), those of `commit`.
+        Errors: `NotFoundError` (*target* is deleted), `InvalidArgument` (*target* is itself a
+        link), `ExistsError` (*name* is an object that is no link), those of `commit`.
         """
         if target.deleted:
             raise NotFoundError(f"link target {target.name!r} is deleted")
@@ -290,8 +199,8 @@ class ObjectStore(Protocol):
         return await self._add_link(name, Link(bucket), meta)
 
     async def list(self, *, show_deleted: bool = False) -> list[ObjectInfo]:
-        """Every object, in the order of last change.  A meta that cannot be understood is logged and
-        left out; `watch` reports it as `Malformed`."""
+        """Every object, in the order of last change.  A meta that cannot be understood is logged
+        and left out; `watch` reports it as `Malformed`."""
         found: dict[str, ObjectInfo] = {}
         async with self.watch() as events:
             async for event in events:

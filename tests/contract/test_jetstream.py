@@ -30,6 +30,7 @@ from natsfs.server import Server, start_server
 from natsfs.store.base import ObjectStore
 from natsfs.store.jetstream import JetStreamManager, JetStreamStore
 from natsfs.store.jetstream.api import Api
+from natsfs.store.link import open_links
 from natsfs.store.model import (
     BucketConfig,
     CaughtUp,
@@ -55,8 +56,9 @@ NewBucket = Callable[[], str]
 
 @asynccontextmanager
 async def connected(url: str, timeout: float = 20.0, **settings: Any) -> AsyncIterator[Api]:
-    async with open_session(ServerConfig(urls=(url,), timeout=timeout, **settings)) as session:
-        yield Api(session)
+    config = ServerConfig(urls=(url,), timeout=timeout, **settings)
+    async with open_session(config) as session, open_links(session) as links:
+        yield Api(links)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from natsfs.filesystem.relocation import MAX_BATCH, Relocation, Step
 from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
-from natsfs.store.model import Link, ObjectInfo
+from natsfs.store.model import NOTHING, Link, ObjectInfo
 from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node, walk
 
 RENAME_NOREPLACE = 1
@@ -243,13 +243,17 @@ class Moves:
 
     def _keep_replaced(self, node: Leaf | Directory, replaced: Node | None) -> None:
         """A file that the bucket does not have yet takes over the version that has its new name,
-        which its commit will replace; until then the bucket keeps it."""
+        which its commit will replace; until then the bucket keeps it.  What that version says
+        besides its bytes is not the new file's.  A version with more names goes on under those."""
         if not (isinstance(node, Leaf) and node.info is None and isinstance(replaced, Leaf)):
             return
         info = replaced.info
-        if info is not None:
+        if info is not None and not self._m.namespace.links_to(replaced):
+            kept = replace(
+                info, link=None, description="", headers=NOTHING, metadata=NOTHING, extra=NOTHING
+            )
             self._m.namespace.supersede(replaced)
-            self._m.namespace.confirm(node, info)
+            self._m.namespace.confirm(node, kept)
 
     def _vacate(self, replaced: Node | None) -> None:
         """*replaced* has lost its name to a rename; who has it open keeps it (W5)."""

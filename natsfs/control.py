@@ -235,6 +235,12 @@ def _claim_directory(directory: Path) -> None:
     if found.st_uid != os.geteuid():
         raise UsageError(f"{directory}, the place of control sockets, belongs to another user")
     if stat.S_IMODE(found.st_mode) & 0o077:
+        if not all(entry.is_socket() for entry in directory.iterdir()):
+            # Closing it could lock others out of what is theirs.
+            raise UsageError(
+                f"{directory}, the place of control sockets, is open to others and holds more than "
+                f"sockets; name another, or `chmod 700 {directory}`"
+            )
         directory.chmod(0o700)
 
 

@@ -225,9 +225,18 @@ def _prepare(store_dir: Path) -> Path:
     directory = store_dir.absolute()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
+        shared = bool(directory.stat().st_mode & 0o077)
+        if shared and not any(directory.iterdir()):
+            directory.chmod(0o700)
+            shared = False
     except OSError as error:
         raise UsageError(f"cannot use {directory} for a server: {error.strerror}") from error
+    if shared:
+        # Closing a directory that has something in it could lock others out of what is theirs.
+        raise UsageError(
+            f"{directory} is open to others and not empty; name a directory of its own for the "
+            f"server, or `chmod 700 {directory}`"
+        )
     return directory
 
 

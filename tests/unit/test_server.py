@@ -198,3 +198,14 @@ def test_simultaneous_joins_start_one_server(tmp_path: Path) -> None:
             stack.callback(embedded.leave)
         assert len({embedded.pid for embedded in joined}) == 1
     assert not alive(joined[0].pid)
+
+
+def test_a_directory_that_others_use_is_left_alone(tmp_path: Path) -> None:
+    """A store directory that is open to others and not empty is refused and keeps its mode."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    (shared / "theirs").touch()
+    with pytest.raises(UsageError, match="open to others"):
+        start_server(shared)
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o777

@@ -80,6 +80,7 @@ class Filesystem:
         Errors: whatever the first watch raises.
         """
         await nursery.start(self._intake.follow)
+        self.times.tree_loaded()
         nursery.start_soon(self.mounted.purger.run)
         nursery.start_soon(self.commits.retry_unsaved)
         nursery.start_soon(self.times.run)

@@ -169,6 +169,18 @@ def of_directory(
     return found.attributes(marker, full, tree, size=DIRECTORY_SIZE), found.problems
 
 
+def birth_ns(info: ObjectInfo) -> int:
+    """When the object was created; without that knowledge, when its meta was written."""
+    return _Decoder(info.metadata).read("btime", _time, info.time_ns)
+
+
+def with_times(info: ObjectInfo) -> ObjectInfo:
+    """*info* with its times spelled out, because it is about to be written again: those that are
+    not would follow the new timestamp (M2)."""
+    known = {"mtime": _render_time(info.time_ns), "btime": _render_time(info.time_ns)}
+    return replace(info, metadata={**known, **info.metadata})
+
+
 def is_symlink(attributes: Attributes) -> bool:
     """Whether these are a symbolic link's."""
     return stat.S_ISLNK(attributes.mode)

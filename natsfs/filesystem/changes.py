@@ -206,7 +206,7 @@ class Changes:
             await self._edit(node, edit)
 
     async def _edit(self, node: Leaf | Directory, edit: Callable[[ObjectInfo], ObjectInfo]) -> None:
-        unstored = self._times.take_unstored(node)
+        unstored = self._times.unstored(node)
         await self._publisher.edit(
             node, lambda info: edit(replace(info, metadata={**info.metadata, **unstored}))
         )

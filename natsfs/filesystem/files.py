@@ -8,7 +8,6 @@ Concurrency: open, create and write are atomic.
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from dataclasses import replace
@@ -30,9 +29,6 @@ from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
 from natsfs.handles import FileHandle, OpenFile
 from natsfs.tree.nodes import Directory, Leaf, Node
-
-log = logging.getLogger(__name__)
-
 
 #: Bytes of the largest file, which is that of ext4 with 4 KiB blocks.
 MAX_FILE_SIZE = 16 * 1024**4 - 4096

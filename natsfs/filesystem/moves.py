@@ -199,7 +199,9 @@ class Moves:
             assert isinstance(below, Leaf | Directory)
             info = below.info if isinstance(below, Leaf) else below.marker
             if info is not None:
-                found.append(Step(below, info, self._moved_below(info, old, new)))
+                metadata = {**info.metadata, **self._times.unstored(below)}
+                moved = self._moved_below(replace(info, metadata=metadata), old, new)
+                found.append(Step(below, info, moved))
                 outside = [link for link in self._links(below) if not _is_below(link, node)]
                 found += retargeted(outside, new + info.name[len(old) :])
         return found

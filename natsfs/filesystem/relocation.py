@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from natsfs.filesystem.appearance import attributes_of
+from natsfs.filesystem.attributes import with_times
 from natsfs.filesystem.publisher import TOMBSTONE_TTL, Publisher
 from natsfs.filesystem.state import Mounted
 from natsfs.store.base import tombstone
@@ -84,7 +85,7 @@ class Relocation:
 
     def _arrivals(self, steps: Sequence[Step]) -> list[MetaWrite]:
         last = self._m.namespace.last_revision
-        return [MetaWrite(step.moved, last(step.moved.subject)) for step in steps]
+        return [MetaWrite(with_times(step.moved), last(step.moved.subject)) for step in steps]
 
 
 def _departures(steps: Sequence[Step]) -> list[MetaWrite]:

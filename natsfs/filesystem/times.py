@@ -20,12 +20,12 @@ import trio
 
 from natsfs.errors import NatsfsError, NotFoundError
 from natsfs.filesystem.appearance import attributes_of
-from natsfs.filesystem.attributes import AttributeChanges
+from natsfs.filesystem.attributes import AttributeChanges, birth_ns
 from natsfs.filesystem.naming import meta_of
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.store.model import ObjectInfo
-from natsfs.tree.nodes import Directory, Leaf, Node, NodeChange
+from natsfs.tree.nodes import Directory, Leaf, Node, NodeChange, info_of, walk
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,15 @@ class Times:
         self._publisher = publisher
         #: When each directory whose mtime is not stored yet changed last, on trio's clock.
         self._changed: dict[Directory, float] = {}
+
+    def tree_loaded(self) -> None:
+        """The tree is complete for the first time.  Of what is newer than a directory's marker only
+        what was created since changed the directory, and not what was rewritten."""
+        root = self._m.namespace.root
+        for directory in (root, *walk(root)):
+            if isinstance(directory, Directory) and directory.marker is not None:
+                directory.changed = _newest_creation(directory, directory.marker)
+                directory.attributes = None
 
     def entry_changed(self, directory: Directory, at_ns: int) -> None:
         """An entry of *directory* came or went by this mount's doing at *at_ns*."""
@@ -80,12 +89,11 @@ class Times:
         for directory in list(self._changed):
             await self.store(directory)
 
-    def take_unstored(self, node: Leaf | Directory) -> dict[str, str]:
-        """The metadata that waits to be stored for *node*, for whoever rewrites its meta now: a
-        newer meta without it would say that nothing came or went since."""
+    def unstored(self, node: Leaf | Directory) -> dict[str, str]:
+        """The metadata that is not stored for *node*, for whoever rewrites its meta now: a newer
+        meta without it would say that nothing came or went since."""
         if not isinstance(node, Directory):
             return {}
-        self._changed.pop(node, None)
         # What came or went by another client's doing is not stored, but as little to be lost.
         known = node.marker.revision if node.marker is not None else 0
         return self._mtime(node) if node.changed[0] > known else {}
@@ -97,16 +105,16 @@ class Times:
             return
         try:
             async with self._m.reservations.hold(lambda: meta_of(directory)):
-                if meta_of(directory) and directory.marker is not None:
-                    await self._rewrite(directory)
+                # A change of its attributes may have taken the mtime along.
+                unstored = self.unstored(directory) if meta_of(directory) else {}
+                if unstored and directory.marker is not None:
+                    await self._rewrite(directory, unstored)
         except NotFoundError:
             log.debug("a directory went before its mtime was stored")
         except NatsfsError as error:
             log.warning("mtime of %r is not stored: %s", directory.marker_name, error)
 
-    async def _rewrite(self, directory: Directory) -> None:
-        unstored = self._mtime(directory)
-
+    async def _rewrite(self, directory: Directory, unstored: dict[str, str]) -> None:
         def edit(info: ObjectInfo) -> ObjectInfo:
             return replace(info, metadata={**info.metadata, **unstored})
 
@@ -115,3 +123,14 @@ class Times:
     def _mtime(self, directory: Directory) -> dict[str, str]:
         attributes = attributes_of(self._m, directory)
         return AttributeChanges(mtime_ns=attributes.mtime_ns).encode(attributes)
+
+
+def _newest_creation(directory: Directory, marker: ObjectInfo) -> tuple[int, int]:
+    """Revision and time of the newest entry that was made after *marker* was written."""
+    found = (info_of(child) for child in directory.children.values())
+    made = (
+        (info.revision, info.time_ns)
+        for info in found
+        if info is not None and info.revision > marker.revision and birth_ns(info) > marker.time_ns
+    )
+    return max(made, default=(0, 0))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from natsfs.errors import ExistsError, NotFoundError, NotPermitted
-from natsfs.filesystem.attributes import HARD_LINK_KEY
+from natsfs.filesystem.attributes import HARD_LINK_KEY, with_times
 from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.naming import Naming, both, names_of
 from natsfs.filesystem.publisher import TOMBSTONE_TTL, Publisher
@@ -120,7 +120,7 @@ class Hardlinks:
         )
         return [
             MetaWrite(link, self._m.namespace.last_revision(subject)),
-            MetaWrite(file.info, file.info.revision),
+            MetaWrite(with_times(file.info), file.info.revision),
         ]
 
     def _unlink_writes(self, entry: Hardlink) -> list[MetaWrite]:
@@ -129,7 +129,7 @@ class Hardlinks:
         writes = [MetaWrite(tombstone(entry.info), entry.info.revision, ttl=TOMBSTONE_TTL)]
         file = self._m.namespace.primary(entry)
         if isinstance(file, Leaf) and file is not entry and file.info is not None:
-            writes.append(MetaWrite(file.info, file.info.revision))
+            writes.append(MetaWrite(with_times(file.info), file.info.revision))
         return writes
 
     def _confirm(self, leaf: Leaf, info: ObjectInfo) -> None:

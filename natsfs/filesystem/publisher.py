@@ -27,7 +27,7 @@ from natsfs.errors import (
     WrongRevision,
 )
 from natsfs.filesystem.appearance import attributes_of
-from natsfs.filesystem.attributes import Attributes, encode
+from natsfs.filesystem.attributes import Attributes, encode, with_times
 from natsfs.filesystem.intake import Intake
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import is_dirty
@@ -127,7 +127,7 @@ class Publisher:
 
         def build() -> list[MetaWrite]:
             info = _current(node)
-            return [MetaWrite(edit(info), info.revision)]
+            return [MetaWrite(edit(with_times(info)), info.revision)]
 
         stored = (await self.publish(build))[0]
         written = node.attributes if isinstance(node, Leaf) and is_dirty(node) else None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from .foreign import ForeignClient
 from .mounting import Mount, wait_until
 from .syscalls import UTIME_OMIT, utimensat
 
@@ -210,6 +211,23 @@ def test_readlink_changes_atime(directory: Path) -> None:
     status = link.lstat()
     assert status.st_atime_ns > OLD_MTIME
     assert status.st_mtime_ns == OLD_MTIME
+
+
+def test_times_of_a_foreign_object_stay(mountpoint: Path, py: ForeignClient) -> None:
+    """M2: what has its times from the server keeps them when its attributes or names change."""
+    py.put("f", b"theirs")
+    path = mountpoint / "f"
+    wait_until(path.exists, "the object")
+    before = path.stat()
+    wait_until(lambda: time.time_ns() > before.st_ctime_ns + TICK, "the next tick of the clock")
+    path.chmod(0o600)
+    os.setxattr(path, "user.a", b"1")
+    os.link(path, mountpoint / "g")
+    path.rename(mountpoint / "h")
+    (mountpoint / "g").unlink()
+    after = (mountpoint / "h").stat()
+    assert after.st_mtime_ns == before.st_mtime_ns
+    assert after.st_ctime_ns > before.st_ctime_ns
 
 
 #: Nanoseconds: what 32 bits of seconds cannot hold on either side, and what they just can.

@@ -50,11 +50,15 @@ class Xattrs:
         self._changes = changes
 
     def get(self, node: Node, name: bytes) -> bytes:
-        """The value of *name*.  Errors: `NoAttributeError`, `NotSupported` (other namespaces)."""
+        """The value of *name*.
+
+        Errors: `NoAttributeError`, `NotSupported` (other namespaces), `InvalidArgument` (a
+        namespace without a name).
+        """
         info = _info(node)
         if name.startswith(NATS):
             return _shown(info, name[len(NATS) :])
-        key = _key_of(info.metadata, name) if info is not None else None
+        key = _key_of(info.metadata if info is not None else {}, name)
         if info is None or key is None:
             raise NoAttributeError(f"no attribute {name!r}")
         return bytes_of(info.metadata[key])
@@ -69,8 +73,8 @@ class Xattrs:
         """Set *name*.
 
         Errors: `NotSupported` (other namespaces), `NotPermitted` (what NATS decides),
-        `InvalidArgument` (a malformed `user.nats` value), `NoSpaceError` (`MAX_METADATA`), those
-        of `Changes.edit`.
+        `InvalidArgument` (a namespace without a name, a malformed `user.nats` value),
+        `NoSpaceError` (`MAX_METADATA`), those of `Changes.edit`.
         """
         if name.startswith(NATS):
             edit = _nats_edit(name[len(NATS) :], value)
@@ -117,18 +121,20 @@ def _name_of(key: str) -> bytes:
 def _keys_for(name: bytes) -> tuple[str, str]:
     """The metadata keys that the attribute *name* may have; the first one if it is new.
 
-    Errors: `NotSupported`.
+    Errors: `NotSupported` (other namespaces), `InvalidArgument` (a namespace without a name).
     """
+    if not name.startswith((USER, *GUARDED)):
+        raise NotSupported(f"{name!r}: only user, trusted and security attributes are kept")
+    if name in (USER, *GUARDED):
+        raise InvalidArgument(f"{name!r} is a namespace without a name")
     if name.startswith(GUARDED):
         return text_of(name), text_of(name)
-    if not name.startswith(USER) or name == USER:
-        raise NotSupported(f"{name!r}: only user, trusted and security attributes are kept")
     inner, whole = text_of(name[len(USER) :]), text_of(name)
     return (whole, inner) if _is_taken(inner) else (inner, whole)
 
 
 def _key_of(metadata: Mapping[str, str], name: bytes) -> str | None:
-    """The key that is shown as the attribute *name*, if there is one.  Errors: `NotSupported`."""
+    """The key that is shown as the attribute *name*, if there is one.  Errors: of `_keys_for`."""
     return next((k for k in _keys_for(name) if k in metadata and _name_of(k) == name), None)
 
 

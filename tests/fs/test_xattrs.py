@@ -122,7 +122,8 @@ async def test_update_meta(world: World) -> None:
     [
         (b"other.a", b"", NotSupported),
         (b"system.posix_acl_access", b"", NotSupported),
-        (b"user.", b"", NotSupported),
+        (b"user.", b"", InvalidArgument),
+        (b"trusted.", b"", InvalidArgument),
         (b"user.nats.headers", b"no JSON", InvalidArgument),
         (b"user.nats.headers", b'{"k": "v"}', InvalidArgument),
         (b"user.nats.headers", b'{"k": [1]}', InvalidArgument),

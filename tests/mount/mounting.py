@@ -253,10 +253,14 @@ class Mount:
         self._give_up()
 
     def abort(self) -> None:
-        """Cut the FUSE connection: whatever waits for the daemon gets ENOTCONN."""
+        """Cut the FUSE connection: whatever waits for the daemon gets ENOTCONN.
+
+        Only while it is mounted: the kernel gives the number of a connection that is gone to the
+        next one, which may be another test's.
+        """
         minor = self._device.partition(":")[2]
         connection = Path("/sys/fs/fuse/connections") / minor / "abort"
-        if minor and connection.exists():
+        if minor and mounted_device(self.directory) == self._device and connection.exists():
             connection.write_text("1")
 
     def expect_trouble(self, pattern: str) -> None:

@@ -69,16 +69,19 @@ def bucket(nats_url: str, environment: dict[str, str]) -> str:
 def mounter(
     nats_url: str, bucket: str, tmp_path: Path, environment: dict[str, str]
 ) -> Iterator[Mounter]:
-    """A function that mounts: the test's bucket, or *source*, at a directory of its own.
+    """A function that mounts: the test's bucket, or *source*, at *directory* or one of its own.
 
     What is still mounted when the test ends is unmounted and judged.
     """
     with ExitStack() as mounts:
 
-        def start(*options: str, source: str = "", life: float = LIFE) -> Mount:
+        def start(
+            *options: str, source: str = "", directory: Path | None = None, life: float = LIFE
+        ) -> Mount:
             number = len(list(tmp_path.glob("mount-*.log")))
-            directory = tmp_path / f"mnt-{number}"
-            directory.mkdir()
+            if directory is None:
+                directory = tmp_path / f"mnt-{number}"
+                directory.mkdir()
             mount = Mount(
                 source or f"{nats_url}/{bucket}",
                 directory,

@@ -1,0 +1,113 @@
+"""Workloads of names: many small files, and one name asked for again and again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from .bench import Bench
+from .bulk import seconds
+from .competitors import competitors, entry
+from .figures import Figure, Target
+from .filesystems import FileSystem, Local, Natsfs
+from .race import Contest, Failed
+
+#: Files of one round, and the bytes of each.
+FILES = 1000
+SIZE = 4096
+
+#: How often the one name is asked for.
+STATS = 20_000
+
+_OBJECT_STORES = ("rclone full", "rclone writes", "s3fs", "JuiceFS")
+
+
+def small_files(bench: Bench) -> Contest:
+    """Create 1,000 files of 4 KiB; after a remount stat, read, move, rename and unlink them."""
+    count = bench.scaled(FILES, 20)
+    twice = tuple(Target(2, name) for name in _OBJECT_STORES)
+    targets = (*twice, Target(1, "sshfs"))
+    figures = (
+        Figure("create", "files/s", targets),
+        Figure("stat", "files/s"),
+        Figure("read", "files/s", targets),
+        Figure("mv of the directory", "ms", (Target(0.05, "rclone full", at_least=False),)),
+        Figure("rename", "files/s", targets),
+        Figure("unlink", "files/s", targets),
+    )
+    return Contest(figures, competitors(bench, lambda fs: _lives(fs, count), extra=(Local(bench),)))
+
+
+def known_name(bench: Bench) -> Contest:
+    """Stat one name that was looked up before."""
+    figure = Figure("stat", "per s", (Target(0.9, "ext4"),))
+    systems: tuple[FileSystem, ...] = (Natsfs(bench), Local(bench))
+    return Contest((figure,), tuple(entry(fs, partial(_stat_often, fs)) for fs in systems))
+
+
+def _lives(fs: FileSystem, count: int) -> dict[str, float]:
+    """The rates of what happens to *count* files, by the names of the figures."""
+    body = os.urandom(SIZE)
+    with fs.mounted(fresh=True) as root:
+        home = _home(fs, root, "new")
+        if fs.directories:
+            home.mkdir()
+        found = {"create": _rate(_files(home, count), lambda path: _create(path, body))}
+    with fs.mounted(fresh=True) as root:
+        found["stat"] = _rate(_files(home, count), os.stat)
+        found["read"] = _rate(_files(home, count), lambda path: _read(path, body))
+        if fs.directories:
+            old, home = home, _home(fs, root, "moved")
+            found["mv of the directory"] = 1e3 * seconds(partial(os.rename, old, home))
+        files = _files(home, count)
+        found["rename"] = _rate(files, lambda path: os.rename(path, f"{path}-renamed"))
+        found["unlink"] = _rate([Path(f"{path}-renamed") for path in files], os.unlink)
+        if fs.directories:
+            home.rmdir()
+    return found
+
+
+def _home(fs: FileSystem, root: Path, name: str) -> Path:
+    return root / name if fs.directories else root
+
+
+def _stat_often(fs: FileSystem) -> dict[str, float]:
+    with fs.mounted(fresh=True) as root:
+        name = str(root / "known")
+        if not os.path.exists(name):
+            _create(Path(name), b"known")
+
+        def ask() -> None:
+            for _ in range(STATS):
+                os.stat(name)
+
+        os.stat(name)
+        return {"stat": STATS / seconds(ask)}
+
+
+def _files(directory: Path, count: int) -> list[Path]:
+    return [directory / f"file-{number:05}" for number in range(count)]
+
+
+def _rate(files: Sequence[Path], work: Callable[[Path], object]) -> float:
+    """How many of *files* a second are worked on."""
+    return len(files) / seconds(lambda: _each(files, work))
+
+
+def _each(files: Iterable[Path], work: Callable[[Path], object]) -> None:
+    for path in files:
+        work(path)
+
+
+def _create(path: Path, body: bytes) -> None:
+    with open(path, "xb", buffering=0) as file:
+        file.write(body)
+
+
+def _read(path: Path, body: bytes) -> None:
+    with open(path, "rb", buffering=0) as file:
+        got = file.read(len(body) + 1)
+    if got != body:
+        raise Failed(f"{path} has other bytes than were written")

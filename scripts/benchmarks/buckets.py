@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from .bench import Bench
@@ -163,16 +164,14 @@ def _grown(fs: Natsfs, size: int, empty_took: float, empty_memory: int) -> dict[
 def _mounted(fs: Natsfs, last: str, *, fresh: bool) -> tuple[float, int]:
     """Seconds from the command until *last* can be seen, and the daemon's memory then."""
     fs.bench.server.chill()
+    with ExitStack() as stack:
 
-    def enter() -> None:
-        context.__enter__()
-        wait_until((fs.directory / last).exists, f"{last} in the mount")
+        def mount() -> None:
+            root = stack.enter_context(fs.mounted(fresh=fresh))
+            wait_until((root / last).exists, f"{last} in the mount")
 
-    context = fs.mounted(fresh=fresh)
-    took = seconds(enter)
-    used = memory(fs.pid, "VmRSS")
-    context.__exit__(None, None, None)
-    return took, used
+        took = seconds(mount)
+        return took, memory(fs.pid, "VmRSS")
 
 
 def _listed(root: Path) -> dict[str, float]:

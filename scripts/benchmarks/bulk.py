@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -16,7 +17,7 @@ from .competitors import competitors, entry
 from .figures import Figure, Target
 from .filesystems import FileSystem, Local, Natsfs
 from .mounting import memory
-from .plain import CHUNK, PlainConnection, chunk_subject, connected, in_threads
+from .plain import CHUNK, PlainConnection, chunk_subject, connected
 from .race import Contest, Contestant
 
 MIB = 1 << 20
@@ -118,7 +119,7 @@ def four_readers(bench: Bench) -> Contest:
 
     def drain() -> dict[str, float]:
         bench.server.chill()
-        return {"all four": rate(4 * size, lambda: in_threads([one.drained for one in four]))}
+        return {"all four": rate(4 * size, lambda: _in_threads([one.drained for one in four]))}
 
     own, *peers = competitors(
         bench, lambda fs: _read_four(fs, size), lambda fs: _fill(fs, size, count=4)
@@ -312,12 +313,19 @@ def _read_four(fs: FileSystem, size: int) -> dict[str, float]:
     with fs.mounted(fresh=True, cold=True) as directory:
         paths = [directory / _numbered(number) for number in range(4)]
         work = [partial(_read, path, size) for path in paths]
-        return {"all four": rate(4 * size, lambda: in_threads(work))}
+        return {"all four": rate(4 * size, lambda: _in_threads(work))}
 
 
 def _latency(reads: Sequence[float]) -> dict[str, float]:
     """The median shows a read that costs a request; the mean includes what reading ahead costs."""
     return {"median": 1e6 * median(reads), "mean": 1e6 * mean(reads)}
+
+
+def _in_threads(work: Sequence[Callable[[], object]]) -> None:
+    """Run all at once and wait.  Errors: the first that one of them raised."""
+    with ThreadPoolExecutor(len(work)) as pool:
+        for running in [pool.submit(one) for one in work]:
+            running.result()
 
 
 def _offsets(size: int) -> list[int]:

@@ -11,8 +11,7 @@ import json
 import socket
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
@@ -110,10 +109,25 @@ class PlainConnection:
         while unacknowledged:
             unacknowledged -= self._acks()
 
+    def store(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """Store *messages*, (subject, payload) each, in one piece, and wait for all acks."""
+        frames = [_publish(subject, body, self._inbox) for subject, body in messages]
+        self._socket.sendall(b"".join(frames))
+        unacknowledged = len(frames)
+        while unacknowledged:
+            unacknowledged -= self._acks()
+
+    def get_last(self, stream: str, subject: str) -> int:
+        """The length of the last message on *subject*, which is received whole."""
+        request = {"last_by_subj": subject}
+        return len(self.request(f"$JS.API.DIRECT.GET.{stream}", request))
+
     def publish_metas(self, bucket: str, names: Iterator[str]) -> int:
         """Store an empty object under each name; their number."""
         unacknowledged = stored = 0
-        while batch := [_meta(bucket, name, self._inbox) for name in islice(names, METAS_AT_ONCE)]:
+        while batch := [
+            _publish(*meta(bucket, name), self._inbox) for name in islice(names, METAS_AT_ONCE)
+        ]:
             self._socket.sendall(b"".join(batch))
             stored += len(batch)
             unacknowledged += len(batch)
@@ -222,13 +236,6 @@ def chunk_subject(bucket: str) -> str:
     return f"$O.{bucket}.C.{uuid.uuid4().hex[:22]}"
 
 
-def in_threads(work: Sequence[Callable[[], object]]) -> None:
-    """Run all at once and wait.  Errors: the first that one of them raised."""
-    with ThreadPoolExecutor(len(work)) as pool:
-        for running in [pool.submit(one) for one in work]:
-            running.result()
-
-
 def _batches(stream: str, first: int, count: int, step: int) -> Iterator[tuple[str, object]]:
     """Requests for *count* messages, *step* of them at a time."""
     subject = f"$JS.API.DIRECT.GET.{stream}"
@@ -237,19 +244,21 @@ def _batches(stream: str, first: int, count: int, step: int) -> Iterator[tuple[s
         yield subject, {"seq": first + start, "batch": batch, "max_bytes": 2 * BATCH}
 
 
-def _meta(bucket: str, name: str, inbox: str) -> bytes:
-    """The line and the payload that store an empty object."""
-    body = json.dumps(
-        {
-            "name": name,
-            "options": {"max_chunk_size": CHUNK},
-            "bucket": bucket,
-            "nuid": uuid.uuid4().hex[:22],
-            "size": 0,
-            "mtime": "0001-01-01T00:00:00Z",
-            "chunks": 0,
-            "digest": "SHA-256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU=",
-        }
-    ).encode()
-    subject = f"$O.{bucket}.M.{urlsafe_b64encode(name.encode()).decode()}"
+def meta(bucket: str, name: str, size: int = 0, nuid: str = "") -> tuple[str, bytes]:
+    """Subject and payload of the message that makes an object, about as large as in real life."""
+    body = {
+        "name": name,
+        "options": {"max_chunk_size": CHUNK},
+        "bucket": bucket,
+        "nuid": nuid or uuid.uuid4().hex[:22],
+        "size": size,
+        "mtime": "0001-01-01T00:00:00Z",
+        "chunks": -(-size // CHUNK),
+        "digest": "SHA-256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU=",
+    }
+    token = urlsafe_b64encode(name.encode()).decode()
+    return f"$O.{bucket}.M.{token}", json.dumps(body).encode()
+
+
+def _publish(subject: str, body: bytes, inbox: str) -> bytes:
     return b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), inbox.encode(), len(body), body)

@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from .bench import Bench
-from .bulk import seconds
+from .bulk import PLAIN, seconds
 from .competitors import competitors, entry
 from .figures import Figure, Target
 from .filesystems import FileSystem, Local, Natsfs
-from .race import Contest, Failed
+from .plain import connected, meta
+from .race import Contest, Contestant, Failed
 
 #: Files of one round, and the bytes of each.
 FILES = 1000
@@ -20,6 +22,12 @@ SIZE = 4096
 
 #: How often the one name is asked for.
 STATS = 20_000
+
+_PLAIN_NOTE = (
+    "small: chunk and meta of a file in one piece; no compare-and-set, no atomic batch, no purge"
+)
+
+T = TypeVar("T")
 
 _OBJECT_STORES = ("rclone full", "rclone writes", "s3fs", "JuiceFS")
 
@@ -37,7 +45,9 @@ def small_files(bench: Bench) -> Contest:
         Figure("rename", "files/s", targets),
         Figure("unlink", "files/s", targets),
     )
-    return Contest(figures, competitors(bench, lambda fs: _lives(fs, count), extra=(Local(bench),)))
+    own, *others = competitors(bench, lambda fs: _lives(fs, count), extra=(Local(bench),))
+    plain = Contestant(PLAIN, lambda: _messages(bench, count), note=_PLAIN_NOTE)
+    return Contest(figures, (own, plain, *others))
 
 
 def known_name(bench: Bench) -> Contest:
@@ -69,6 +79,34 @@ def _lives(fs: FileSystem, count: int) -> dict[str, float]:
     return found
 
 
+def _messages(bench: Bench, count: int) -> dict[str, float]:
+    """The rates of the messages that the server has to store and send for *count* files."""
+    bucket, body = bench.bucket(), os.urandom(SIZE)
+    numbers = [f"{number:022}" for number in range(count)]
+    with connected(bench.server.port) as connection:
+
+        def chunk(nuid: str) -> str:
+            return f"$O.{bucket}.C.{nuid}"
+
+        def move(nuid: str) -> list[tuple[str, bytes]]:
+            return [meta(bucket, f"{nuid}-renamed", SIZE, nuid), meta(bucket, nuid)]
+
+        def create(nuid: str) -> None:
+            connection.store([(chunk(nuid), body), meta(bucket, nuid, SIZE, nuid)])
+
+        def unlink(nuid: str) -> None:
+            connection.store([meta(bucket, f"{nuid}-renamed")])
+
+        return {
+            "create": _rate(numbers, create),
+            "read": _rate(numbers, lambda nuid: connection.get_last(f"OBJ_{bucket}", chunk(nuid))),
+            "mv of the directory": 1e3
+            * seconds(lambda: connection.store(part for nuid in numbers for part in move(nuid))),
+            "rename": _rate(numbers, lambda nuid: connection.store(move(nuid))),
+            "unlink": _rate(numbers, unlink),
+        }
+
+
 def _home(fs: FileSystem, root: Path, name: str) -> Path:
     return root / name if fs.directories else root
 
@@ -91,12 +129,12 @@ def _files(directory: Path, count: int) -> list[Path]:
     return [directory / f"file-{number:05}" for number in range(count)]
 
 
-def _rate(files: Sequence[Path], work: Callable[[Path], object]) -> float:
+def _rate(files: Sequence[T], work: Callable[[T], object]) -> float:
     """How many of *files* a second are worked on."""
     return len(files) / seconds(lambda: _each(files, work))
 
 
-def _each(files: Iterable[Path], work: Callable[[Path], object]) -> None:
+def _each(files: Iterable[T], work: Callable[[T], object]) -> None:
     for path in files:
         work(path)
 

@@ -37,11 +37,15 @@ _STEP = MIB
 PLAIN = "plain socket"
 
 
+#: What a daemon spends, which a busy machine changes less than how long it takes.
+_CPU = Figure("processor time of the daemon", "ms/MiB")
+
+
 def sequential_read(bench: Bench) -> Contest:
     """Read one large object from its begin to its end."""
     size = bench.scaled(GIB)
     targets = (Target(0.75, PLAIN), Target(5, "nats-py get"), Target(1.5, "Go get"))
-    figures = (Figure("cold", "MB/s", targets), Figure("warm", "MB/s", targets))
+    figures = (Figure("cold", "MB/s", targets), Figure("warm", "MB/s", targets), _CPU)
     stored = Stored(bench, size)
     clients = (
         Contestant(PLAIN, stored.drain, stored.store),
@@ -75,7 +79,7 @@ def sequential_write(bench: Bench) -> Contest:
     """Write one large file, until close returns, and until fsync and close have."""
     size = bench.scaled(GIB)
     targets = (Target(0.8, PLAIN),)
-    figures = (Figure("to close", "MB/s", targets), Figure("to fsync", "MB/s", targets))
+    figures = (Figure("to close", "MB/s", targets), Figure("to fsync", "MB/s", targets), _CPU)
     stored = Stored(bench, size)
     clients = (
         Contestant(PLAIN, stored.publish),
@@ -264,7 +268,9 @@ def _read_twice(fs: FileSystem, size: int) -> dict[str, float]:
     found = {}
     for figure in ("cold", "warm"):
         with fs.mounted(fresh=True, cold=figure == "cold") as directory:
+            spent = fs.cpu()
             found[figure] = rate(size, lambda: _read(directory / BIG, size))
+            found[_CPU.name] = (fs.cpu() - spent) / size * MIB * 1e3
     return found
 
 
@@ -284,10 +290,14 @@ def _write_twice(fs: FileSystem, source: Path) -> dict[str, float]:
     found = {}
     with fs.mounted(fresh=True) as directory:
         target = directory / BIG
-        for figure, sync in (("to close", False), ("to fsync", True)):
+        for figure, sync in (("to fsync", True), ("to close", False)):
+            spent = fs.cpu()
             found[figure] = rate(size, partial(_write, target, source, sync=sync))
             fs.settle()
+            found[_CPU.name] = (fs.cpu() - spent) / size * MIB * 1e3
             target.unlink()
+    if isinstance(fs, Local):
+        del found[_CPU.name]
     return found
 
 

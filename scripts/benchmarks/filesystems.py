@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .bench import Bench, natsfs_command
-from .mounting import Daemon, Mount, wait_until
+from .mounting import Daemon, Mount, cpu, wait_until
 from .race import Failed
 from .scratch import empty, evict
 
@@ -67,6 +67,10 @@ class FileSystem(ABC):
         """The daemon's process number."""
         assert self._mount is not None
         return self._mount.pid
+
+    def cpu(self) -> float:
+        """Seconds of processor time that the daemon has had."""
+        return cpu(self.pid)
 
     @contextmanager
     def mounted(self, *, fresh: bool, cold: bool = False) -> Iterator[Path]:
@@ -131,6 +135,9 @@ class Local(FileSystem):
 
     def chill(self) -> None:
         evict(self.directory)
+
+    def cpu(self) -> float:
+        return 0.0
 
     def mount(self) -> None:
         pass

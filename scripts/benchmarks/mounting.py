@@ -142,6 +142,19 @@ class Mount:
         return subprocess.run(command, check=False, capture_output=True, timeout=60).returncode == 0
 
 
+def cpu(pid: int) -> float:
+    """Seconds that the processors have spent for a daemon and its children, in its session."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(fields[3]) == pid:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def memory(pid: int, key: str) -> int:
     """A number of bytes from /proc/PID/status: VmRSS (now) or VmHWM (the most ever)."""
     status = Path(f"/proc/{pid}/status").read_text()

@@ -3,9 +3,10 @@
     __main__                      argv → which workloads, how large, how often; the table and JSON
     catalogue                     the workloads by name
     bulk small trees buckets      the workloads: what is done, who competes, what is to be reached
+    competitors stored            who competes: all file systems; a large object without one
     filesystems clients plain     the contestants: mounts of all kinds, NATS clients, a bare socket
     race report figures           rounds; table and JSON; medians, ratios and targets (pure)
-    bench mounting scratch        one run's server, sizes and files; a mount's process; its files
+    bench mounting scratch timing one run's server and sizes; a mount's process; files; seconds
 
 `scripts/bench` installs what this needs and runs it.  Nothing here is a test: a target that is
 missed is shown as missed.

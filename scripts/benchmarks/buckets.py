@@ -9,13 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from .bench import Bench
-from .bulk import PLAIN, seconds
 from .competitors import entry
 from .figures import Figure, Target
 from .filesystems import Local, Natsfs
 from .mounting import memory, wait_until
 from .plain import connected
 from .race import Contest, Contestant
+from .stored import PLAIN
+from .timing import seconds
 
 #: Objects of the buckets, and how many are in one directory.
 SIZES = (1_000, 10_000, 100_000)

@@ -3,49 +3,31 @@
 from __future__ import annotations
 
 import os
-import random
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
 
 from .bench import Bench
-from .clients import GoClient, py_get, py_put
 from .competitors import competitors, entry
 from .figures import Figure, Target
 from .filesystems import FileSystem, Local, Natsfs
 from .mounting import memory
-from .plain import CHUNK, PlainConnection, chunk_subject, connected
 from .race import Contest, Contestant
+from .stored import BIG, CPU, PLAIN, RANDOM_SIZE, Stored, offsets
+from .timing import MIB, latency, per_mib, rate, seconds
 
-MIB = 1 << 20
 GIB = 1 << 30
-
-#: The name of the file that is read and written.
-BIG = "big.bin"
-
-#: Random reads of one round, and the bytes of one.
-RANDOM_READS = 200
-RANDOM_SIZE = 4096
 
 #: What cp, dd and most programs give to read and write.
 _STEP = MIB
-
-#: The contestant that shows what the server can do.
-PLAIN = "plain socket"
-
-
-#: What a daemon spends, which a busy machine changes less than how long it takes.
-_CPU = Figure("processor time of the daemon", "ms/MiB")
 
 
 def sequential_read(bench: Bench) -> Contest:
     """Read one large object from its begin to its end."""
     size = bench.scaled(GIB)
     targets = (Target(0.75, PLAIN), Target(5, "nats-py get"), Target(1.5, "Go get"))
-    figures = (Figure("cold", "MB/s", targets), Figure("warm", "MB/s", targets), _CPU)
+    figures = (Figure("cold", "MB/s", targets), Figure("warm", "MB/s", targets), CPU)
     stored = Stored(bench, size)
     clients = (
         Contestant(PLAIN, stored.drain, stored.store),
@@ -79,7 +61,7 @@ def sequential_write(bench: Bench) -> Contest:
     """Write one large file, until close returns, and until fsync and close have."""
     size = bench.scaled(GIB)
     targets = (Target(0.8, PLAIN),)
-    figures = (Figure("to close", "MB/s", targets), Figure("to fsync", "MB/s", targets), _CPU)
+    figures = (Figure("to close", "MB/s", targets), Figure("to fsync", "MB/s", targets), CPU)
     stored = Stored(bench, size)
     clients = (
         Contestant(PLAIN, stored.publish),
@@ -152,107 +134,6 @@ def memory_peak(bench: Bench) -> Contest:
     return Contest(figures, competitors(bench, both_ways))
 
 
-class Stored:
-    """An object as the clients that are no file systems see it."""
-
-    def __init__(self, bench: Bench, size: int) -> None:
-        self.go = GoClient(bench.server.url)
-        self._bench = bench
-        self._size = size
-        self._bucket = ""
-        self._first = 0
-        self._target = bench.scratch.new("copy")
-
-    def store(self) -> None:
-        """Make the bucket and store the object, its chunks one after another."""
-        source = self._bench.scratch.payload(self._size)
-        py_put(self._bench.server.url, self._own(), BIG, source)
-        with connected(self._bench.server.port) as connection:
-            self._first = connection.stream_info(self._stream)["state"]["first_seq"]
-
-    def drain(self) -> dict[str, float]:
-        """The object from the server's disk, then from its memory."""
-        self._bench.server.chill()
-        return {"cold": rate(self._size, self.drained), "warm": rate(self._size, self.drained)}
-
-    def drained(self) -> None:
-        """Receive the object."""
-        with connected(self._bench.server.port) as connection:
-            connection.drain(self._stream, self._first, -(-self._size // CHUNK))
-
-    def py_get(self) -> dict[str, float]:
-        """As `drain`, by nats-py."""
-        self._bench.server.chill()
-        url, target = self._bench.server.url, self._target / BIG
-        cold, warm = (py_get(url, self._bucket, BIG, target) for _ in range(2))
-        return {"cold": self._size / cold / 1e6, "warm": self._size / warm / 1e6}
-
-    def go_get(self) -> dict[str, float]:
-        """As `drain`, by the Go client."""
-        self._bench.server.chill()
-        cold, warm = (self.go.get(self._bucket, BIG) for _ in range(2))
-        return {"cold": self._size / cold / 1e6, "warm": self._size / warm / 1e6}
-
-    def publish(self) -> dict[str, float]:
-        """Store the bytes as chunks of no object; an acknowledged chunk is stored, fsync or not."""
-        block = self._bench.scratch.payload(self._size).open("rb").read(64 * MIB)
-        with connected(self._bench.server.port) as connection:
-            subject = chunk_subject(self._own())
-            speed = rate(self._size, lambda: connection.publish(subject, self._size, block))
-            connection.request(f"$JS.API.STREAM.PURGE.{self._stream}", {"filter": subject})
-        return {"to close": speed, "to fsync": speed}
-
-    def py_put(self) -> dict[str, float]:
-        """As `publish`, by nats-py."""
-        source = self._bench.scratch.payload(self._size)
-        return self._put(lambda: py_put(self._bench.server.url, self._own(), BIG, source))
-
-    def go_put(self) -> dict[str, float]:
-        """As `publish`, by the Go client."""
-        source = self._bench.scratch.payload(self._size)
-        return self._put(lambda: self.go.put(self._own(), BIG, source))
-
-    def get_chunks(self) -> dict[str, float]:
-        """Chunks here and there, from the server's disk; microseconds for one."""
-        self._bench.server.chill()
-        chunks = [offset // CHUNK for offset in _offsets(self._size)]
-        with connected(self._bench.server.port) as connection:
-            return _latency([self._get(connection, chunk) for chunk in chunks])
-
-    def first_chunk(self) -> dict[str, float]:
-        """The first chunk from the server's disk, in milliseconds."""
-        self._bench.server.chill()
-        with connected(self._bench.server.port) as connection:
-            return {"open and read": 1e3 * self._get(connection, 0)}
-
-    @property
-    def _stream(self) -> str:
-        return f"OBJ_{self._bucket}"
-
-    def _own(self) -> str:
-        self._bucket = self._bucket or self._bench.bucket()
-        return self._bucket
-
-    def _put(self, put: Callable[[], float]) -> dict[str, float]:
-        speed = self._size / put() / 1e6
-        return {"to close": speed, "to fsync": speed}
-
-    def _get(self, connection: PlainConnection, chunk: int) -> float:
-        return seconds(lambda: connection.get(self._stream, self._first + chunk))
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long *work* takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def rate(size: int, work: Callable[[], object]) -> float:
-    """Megabytes in a second when *work* moves *size* bytes."""
-    return size / seconds(work) / 1e6
-
-
 # -- what is done with a file system --------------------------------------------------------------
 
 
@@ -270,7 +151,7 @@ def _read_twice(fs: FileSystem, size: int) -> dict[str, float]:
         with fs.mounted(fresh=True, cold=figure == "cold") as directory:
             spent = fs.cpu()
             found[figure] = rate(size, lambda: _read(directory / BIG, size))
-            found[_CPU.name] = (fs.cpu() - spent) / size * MIB * 1e3
+            found[CPU.name] = per_mib(fs.cpu() - spent, size)
     return found
 
 
@@ -294,10 +175,10 @@ def _write_twice(fs: FileSystem, source: Path) -> dict[str, float]:
             spent = fs.cpu()
             found[figure] = rate(size, partial(_write, target, source, sync=sync))
             fs.settle()
-            found[_CPU.name] = (fs.cpu() - spent) / size * MIB * 1e3
+            found[CPU.name] = per_mib(fs.cpu() - spent, size)
             target.unlink()
     if isinstance(fs, Local):
-        del found[_CPU.name]
+        del found[CPU.name]
     return found
 
 
@@ -305,9 +186,9 @@ def _read_at_random(fs: FileSystem, size: int) -> dict[str, float]:
     with fs.mounted(fresh=True, cold=True) as directory, open(directory / BIG, "rb") as file:
         reads = [
             seconds(partial(os.pread, file.fileno(), RANDOM_SIZE, offset))
-            for offset in _offsets(size)
+            for offset in offsets(size)
         ]
-    return _latency(reads)
+    return latency(reads)
 
 
 def _read_first(fs: FileSystem) -> dict[str, float]:
@@ -326,24 +207,11 @@ def _read_four(fs: FileSystem, size: int) -> dict[str, float]:
         return {"all four": rate(4 * size, lambda: _in_threads(work))}
 
 
-def _latency(reads: Sequence[float]) -> dict[str, float]:
-    """The median shows a read that costs a request; the mean includes what reading ahead costs."""
-    return {"median": 1e6 * median(reads), "mean": 1e6 * mean(reads)}
-
-
 def _in_threads(work: Sequence[Callable[[], object]]) -> None:
     """Run all at once and wait.  Errors: the first that one of them raised."""
     with ThreadPoolExecutor(len(work)) as pool:
         for running in [pool.submit(one) for one in work]:
             running.result()
-
-
-def _offsets(size: int) -> list[int]:
-    """The same for everybody, no two of them in one chunk if that can be."""
-    generator = random.Random(size)
-    chunks = size // CHUNK
-    chosen = generator.sample(range(chunks), min(RANDOM_READS, chunks))
-    return [chunk * CHUNK + generator.randrange(CHUNK - RANDOM_SIZE) for chunk in chosen]
 
 
 def _numbered(number: int) -> str:

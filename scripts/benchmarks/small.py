@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from .bench import Bench
-from .bulk import PLAIN, seconds
 from .competitors import competitors, entry
 from .figures import Figure, Target
 from .filesystems import FileSystem, Local, Natsfs
 from .plain import connected, meta
 from .race import Contest, Contestant, Failed
+from .stored import PLAIN
+from .timing import seconds
 
 #: Files of one round, and the bytes of each.
 FILES = 1000

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from .bench import Bench
-from .bulk import seconds
 from .competitors import competitors
 from .figures import Figure
 from .filesystems import FileSystem, Local
 from .race import Contest
+from .timing import seconds
 
 #: Files of the tree.
 FILES = 1500

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .race import Failed
@@ -143,25 +144,28 @@ class Mount:
 
 
 def cpu(pid: int) -> float:
-    """Seconds that the processors have spent for a daemon and its children, in its session."""
-    ticks = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
-            continue
-        if int(fields[3]) == pid:
-            ticks += int(fields[11]) + int(fields[12])
+    """Seconds that the processors have spent for a daemon and its children."""
+    ticks = sum(int(fields[11]) + int(fields[12]) for _, fields in _session(pid))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int, key: str) -> int:
-    """A number of bytes from /proc/PID/status: VmRSS (now) or VmHWM (the most ever)."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(rf"^{key}:\s+(\d+) kB", status, re.MULTILINE)
-    if found is None:
-        raise Failed(f"process {pid} has no {key}")
-    return int(found[1]) * 1024
+    """Bytes of a daemon and its children: VmRSS (now) or VmHWM (the most ever)."""
+    found = 0
+    for member, _ in _session(pid):
+        status = Path(f"/proc/{member}/status").read_text()
+        line = re.search(rf"^{key}:\s+(\d+) kB", status, re.MULTILINE)
+        found += int(line[1]) * 1024 if line else 0
+    return found
+
+
+def _session(pid: int) -> Iterator[tuple[int, list[str]]]:
+    """The processes in the session that *pid* leads, with the fields of stat from the state on."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == pid:
+                yield int(stat.parent.name), fields
 
 
 def mounted_device(directory: Path) -> str:

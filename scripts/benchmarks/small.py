@@ -38,14 +38,16 @@ def small_files(bench: Bench) -> Contest:
     count = bench.scaled(FILES, 20)
     twice = tuple(Target(2, name) for name in _OBJECT_STORES)
     targets = (*twice, Target(1, "sshfs"))
-    figures = (
+    rates = (
         Figure("create", "files/s", targets),
         Figure("stat", "files/s"),
         Figure("read", "files/s", targets),
-        Figure("mv of the directory", "ms", (Target(0.05, "rclone full", at_least=False),)),
         Figure("rename", "files/s", targets),
         Figure("unlink", "files/s", targets),
     )
+    moved = Figure("mv of the directory", "ms", (Target(0.05, "rclone full", at_least=False),))
+    spent = tuple(Figure(_spent_on(rate.name), "ms/file") for rate in rates)
+    figures = (*rates, moved, *spent)
     own, *others = competitors(bench, lambda fs: _lives(fs, count), extra=(Local(bench),))
     plain = Contestant(PLAIN, lambda: _messages(bench, count), note=_PLAIN_NOTE)
     return Contest(figures, (own, plain, *others))
@@ -61,23 +63,43 @@ def known_name(bench: Bench) -> Contest:
 def _lives(fs: FileSystem, count: int) -> dict[str, float]:
     """The rates of what happens to *count* files, by the names of the figures."""
     body = os.urandom(SIZE)
+    found: dict[str, float] = {}
+    step = partial(_step, fs, found)
     with fs.mounted(fresh=True) as root:
         home = _home(fs, root, "new")
         if fs.directories:
             home.mkdir()
-        found = {"create": _rate(_files(home, count), lambda path: _create(path, body))}
+        step("create", _files(home, count), lambda path: _create(path, body))
     with fs.mounted(fresh=True) as root:
-        found["stat"] = _rate(_files(home, count), os.stat)
-        found["read"] = _rate(_files(home, count), lambda path: _read(path, body))
+        step("stat", _files(home, count), os.stat)
+        step("read", _files(home, count), lambda path: _read(path, body))
         if fs.directories:
             old, home = home, _home(fs, root, "moved")
             found["mv of the directory"] = 1e3 * seconds(partial(os.rename, old, home))
         files = _files(home, count)
-        found["rename"] = _rate(files, lambda path: os.rename(path, f"{path}-renamed"))
-        found["unlink"] = _rate([Path(f"{path}-renamed") for path in files], os.unlink)
+        step("rename", files, lambda path: os.rename(path, f"{path}-renamed"))
+        step("unlink", [Path(f"{path}-renamed") for path in files], os.unlink)
         if fs.directories:
             home.rmdir()
     return found
+
+
+def _step(
+    fs: FileSystem,
+    found: dict[str, float],
+    name: str,
+    files: Sequence[Path],
+    work: Callable[[Path], object],
+) -> None:
+    """Do *work* with all *files*; note their rate and what the daemon has spent on each."""
+    spent = fs.cpu()
+    found[name] = _rate(files, work)
+    if not isinstance(fs, Local):
+        found[_spent_on(name)] = (fs.cpu() - spent) / len(files) * 1e3
+
+
+def _spent_on(name: str) -> str:
+    return f"{name}, processor time"
 
 
 def _messages(bench: Bench, count: int) -> dict[str, float]:

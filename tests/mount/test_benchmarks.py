@@ -46,15 +46,17 @@ def test_measures_each_contestant_and_leaves_nothing(
     for text in ("small: create", "stat: stat", "natsfs", "ext4", "≥ 0.9"):
         assert text in table
     rows = {(row["workload"], row["figure"]): row for row in json.loads(found.read_text())["rows"]}
-    assert set(rows) == {
-        ("stat", "stat"),
-        *(("small", name) for name in ("create", "stat", "read", "rename", "unlink")),
-        ("small", "mv of the directory"),
-    }
-    for (_, figure), row in rows.items():
-        plain = [] if figure == "stat" else ["plain socket"]
-        assert [each["name"] for each in row["contestants"]] == ["natsfs", *plain, "ext4"]
-        assert all(len(each["values"]) == 1 and each["median"] > 0 for each in row["contestants"])
+    names = ("create", "stat", "read", "rename", "unlink")
+    spent = {f"{name}, processor time" for name in names}
+    assert {name for _, name in rows} == {*names, "mv of the directory", *spent}
+    for name in names:
+        found_by = {each["name"]: each for each in rows["small", name]["contestants"]}
+        plain = set() if name == "stat" else {"plain socket"}
+        assert set(found_by) == {"natsfs", "ext4"} | plain
+        assert all(len(each["values"]) == 1 and each["median"] > 0 for each in found_by.values())
+    known = rows["stat", "stat"]
+    assert [each["name"] for each in known["contestants"]] == ["natsfs", "ext4"]
+    assert known["targets"][0]["bound"] == "≥ 0.9"
     assert list(directory.iterdir()) == []
 
 

@@ -15,6 +15,7 @@ import hashlib
 import logging
 from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Protocol
 
@@ -30,7 +31,9 @@ from natsfs.errors import (
 )
 from natsfs.store.model import (
     NOTHING,
+    AccountLimits,
     BucketConfig,
+    BucketEvent,
     BucketStatus,
     CaughtUp,
     Link,
@@ -287,8 +290,25 @@ class ObjectStoreManager(Protocol):
         """Delete a bucket with all that is in it.  Errors: `BucketNotFoundError`."""
 
     @abstractmethod
+    def opened(self, status: BucketStatus) -> ObjectStore:
+        """The bucket that *status* describes, without asking whether it still exists."""
+
+    @abstractmethod
     async def list(self) -> list[BucketStatus]:
         """Every bucket that the user may see, sorted by name."""
+
+    @abstractmethod
+    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[BucketEvent]]:
+        """The buckets that the user may see: a `BucketCreated` for each, `BucketsListed`, then what
+        is created and deleted, as it happens where the user may hear of it, and within a minute
+        elsewhere.  After a lost connection only the differences are told.
+
+        The iterator does not end by itself.
+        """
+
+    @abstractmethod
+    async def account(self) -> AccountLimits:
+        """The storage of the account."""
 
 
 def tombstone(info: ObjectInfo) -> ObjectInfo:

@@ -9,13 +9,13 @@ for its source; whether the bucket still exists and what it holds is checked aft
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
-    Iterator,
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
@@ -27,18 +27,21 @@ from natsfs.errors import (
     BucketNotFoundError,
     ChunkMissing,
     ExistsError,
-    InvalidArgument,
     MalformedMeta,
     NotFoundError,
     QuotaExceededError,
     StaleVersion,
 )
 from natsfs.store.base import ObjectStore, ObjectStoreManager
-from natsfs.store.memory_stream import MemoryStream, Message, Publish
+from natsfs.store.memory_stream import MemoryStream, Message, Publish, cover, cut
 from natsfs.store.model import (
     DEFAULT_CHUNK_SIZE,
     AccountLimits,
     BucketConfig,
+    BucketCreated,
+    BucketDeleted,
+    BucketEvent,
+    BucketsListed,
     BucketStatus,
     CaughtUp,
     Malformed,
@@ -143,7 +146,7 @@ class MemoryStore(ObjectStore):
         chunks = self.stream.on(chunk_subject(self.bucket, info.nuid))
         if len(chunks) < info.chunks or sum(len(chunk.data) for chunk in chunks) < info.size:
             raise self._gone(info)
-        return b"".join(_cover(chunks, start, stop))
+        return b"".join(cover(chunks, start, stop))
 
     @asynccontextmanager
     async def watch(self) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
@@ -162,7 +165,7 @@ class MemoryStore(ObjectStore):
 
     async def account(self) -> AccountLimits:
         await self._begin("account", self.bucket)
-        return self._manager.account()
+        return self._manager.usage()
 
     # -- steps ---------------------------------------------------------------------------------
 
@@ -179,7 +182,7 @@ class MemoryStore(ObjectStore):
     ) -> ObjectInfo:
         subject = chunk_subject(self.bucket, info.nuid)
         sha256, size, chunks = hashlib.sha256(), 0, 0
-        async with aclosing(_cut(source, info.max_chunk_size)) as pieces:
+        async with aclosing(cut(source, info.max_chunk_size)) as pieces:
             async for piece in pieces:
                 self._publish([Publish(subject, piece)])
                 sha256.update(piece)
@@ -279,6 +282,7 @@ class MemoryManager(ObjectStoreManager):
         self.storage_limit = -1
         self.allow_atomic = True
         self._stores: dict[str, MemoryStore] = {}
+        self._watchers: set[trio.MemorySendChannel[BucketEvent]] = set()
         self._last_ns = 0
 
     async def create(self, config: BucketConfig) -> MemoryStore:
@@ -289,6 +293,7 @@ class MemoryManager(ObjectStoreManager):
         self.check_quota(max(config.max_bytes, 0))
         store = MemoryStore(self, MemoryStream(config, self.now))
         self._stores[config.bucket] = store
+        self._tell(BucketCreated(self.status_of(store.stream)))
         return store
 
     async def bind(self, bucket: str) -> MemoryStore:
@@ -299,12 +304,43 @@ class MemoryManager(ObjectStoreManager):
     async def delete(self, bucket: str) -> None:
         check_bucket_name(bucket)
         await self.begin("delete", bucket)
-        self._find(bucket).stream.delete()
+        stream = self._find(bucket).stream
+        stream.delete()
         del self._stores[bucket]
+        self._tell(BucketDeleted(bucket, stream.created_ns))
+
+    def opened(self, status: BucketStatus) -> MemoryStore:
+        # One that is gone answers as a server would: every call says so.
+        store = self._stores.get(status.bucket)
+        if store is None:
+            store = MemoryStore(self, MemoryStream(BucketConfig(status.bucket), self.now))
+            store.stream.delete()
+        return store
 
     async def list(self) -> list[BucketStatus]:
         await self.begin("list", "")
         return [self.status_of(store.stream) for _, store in sorted(self._stores.items())]
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncGenerator[AsyncIterator[BucketEvent], None]:
+        send, receive = trio.open_memory_channel[BucketEvent](math.inf)
+        for status in await self.list():
+            send.send_nowait(BucketCreated(status))
+        send.send_nowait(BucketsListed())
+        self._watchers.add(send)
+        try:
+            yield receive
+        finally:
+            self._watchers.discard(send)
+            send.close()
+
+    async def account(self) -> AccountLimits:
+        await self.begin("account", "")
+        return self.usage()
+
+    def _tell(self, event: BucketEvent) -> None:
+        for watcher in self._watchers:
+            watcher.send_nowait(event)
 
     # -- what the stores share -------------------------------------------------------------------
 
@@ -320,7 +356,7 @@ class MemoryManager(ObjectStoreManager):
         self._last_ns = max(time.time_ns(), self._last_ns + 1)
         return self._last_ns
 
-    def account(self) -> AccountLimits:
+    def usage(self) -> AccountLimits:
         """The storage of all buckets together."""
         sizes = {"file": 0, "memory": 0}
         for store in self._stores.values():
@@ -329,7 +365,7 @@ class MemoryManager(ObjectStoreManager):
 
     def check_quota(self, more: int) -> None:
         """Errors: `QuotaExceededError` when *more* bytes would pass *storage_limit*."""
-        used = self.account().storage_used
+        used = self.usage().storage_used
         if more and 0 <= self.storage_limit < used + more:
             raise QuotaExceededError("resource limits exceeded for account")
 
@@ -360,31 +396,3 @@ class MemoryManager(ObjectStoreManager):
             return self._stores[bucket]
         except KeyError:
             raise BucketNotFoundError(f"no bucket {bucket!r}") from None
-
-
-def _cover(chunks: Sequence[Message], start: int, stop: int) -> Iterator[bytes]:
-    """What the range [*start*, *stop*) takes from each of *chunks*."""
-    offset = 0
-    for chunk in chunks:
-        if offset < stop:
-            yield chunk.data[max(start - offset, 0) : stop - offset]
-        offset += len(chunk.data)
-
-
-async def _cut(
-    source: AsyncIterable[bytes | bytearray | memoryview], size: int
-) -> AsyncGenerator[bytes, None]:
-    """The bytes of *source* in pieces of *size*, the last one shorter.
-
-    Errors: `InvalidArgument` for a size that is not positive.
-    """
-    if size < 1:
-        raise InvalidArgument(f"chunk size {size}")
-    pending = bytearray()
-    async for piece in source:
-        pending += piece
-        while len(pending) >= size:
-            yield bytes(pending[:size])
-            del pending[:size]
-    if pending:
-        yield bytes(pending)

@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
 
-from natsfs.errors import NoSpaceError, NotFoundError, ReadOnlyError, ServerRefused, WrongRevision
+from natsfs.errors import (
+    InvalidArgument,
+    NoSpaceError,
+    NotFoundError,
+    ReadOnlyError,
+    ServerRefused,
+    WrongRevision,
+)
 from natsfs.store.model import BucketConfig
 from natsfs.store.wire import meta_prefix
 
@@ -207,3 +214,31 @@ class MemoryStream:
             message = self._subjects.get(subject, {}).get(sequence)
             if message is not None:
                 self._drop(message)
+
+
+def cover(chunks: Sequence[Message], start: int, stop: int) -> Iterator[bytes]:
+    """What the range [*start*, *stop*) takes from each of *chunks*."""
+    offset = 0
+    for chunk in chunks:
+        if offset < stop:
+            yield chunk.data[max(start - offset, 0) : stop - offset]
+        offset += len(chunk.data)
+
+
+async def cut(
+    source: AsyncIterable[bytes | bytearray | memoryview], size: int
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of *source* in pieces of *size*, the last one shorter.
+
+    Errors: `InvalidArgument` for a size that is not positive.
+    """
+    if size < 1:
+        raise InvalidArgument(f"chunk size {size}")
+    pending = bytearray()
+    async for piece in source:
+        pending += piece
+        while len(pending) >= size:
+            yield bytes(pending[:size])
+            del pending[:size]
+    if pending:
+        yield bytes(pending)

@@ -186,3 +186,29 @@ class CaughtUp:
 
 
 WatchEvent = Updated | Malformed | Restarted | CaughtUp
+
+
+# -- what a watch of all buckets tells ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BucketCreated:
+    """A bucket that exists, as far as is known: new, or there when the watch began."""
+
+    status: BucketStatus
+
+
+@dataclass(frozen=True, slots=True)
+class BucketDeleted:
+    """The bucket that was created at *created_ns* is no more; another may have its name."""
+
+    bucket: str
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class BucketsListed:
+    """Every bucket that there was when the watch began has been told."""
+
+
+BucketEvent = BucketCreated | BucketDeleted | BucketsListed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -16,7 +16,15 @@ from natsfs.errors import (
     ReadOnlyError,
 )
 from natsfs.store.base import ObjectStore, ObjectStoreManager, tombstone
-from natsfs.store.model import BucketConfig, MetaWrite, ObjectInfo
+from natsfs.store.model import (
+    BucketConfig,
+    BucketCreated,
+    BucketDeleted,
+    BucketEvent,
+    BucketsListed,
+    MetaWrite,
+    ObjectInfo,
+)
 from tests.contract.objects import CHUNK, content, get, names, put, upload
 
 BAD_NAMES = ["", "a b", "a.b", "a/b", "*", ">", "é", "a\n", "x" * 252]
@@ -240,3 +248,85 @@ async def test_errors_are_natsfs_errors(store: ObjectStore) -> None:
     with pytest.raises(NatsfsError):
         await store.read(alien, 0, 5)
     assert bytes(await store.read(replace(alien, size=0), 0, 5)) == b""
+
+
+# -- watching which there are ---------------------------------------------------------------------
+
+
+async def told(
+    events: AsyncIterator[BucketEvent], wanted: Callable[[BucketEvent], bool]
+) -> BucketEvent:
+    """The next event that is *wanted*; other tests share the server."""
+    while True:
+        event = await anext(events)
+        if wanted(event):
+            return event
+
+
+def about(bucket: str) -> Callable[[BucketEvent], bool]:
+    """Whether an event is about *bucket*."""
+
+    def is_about(event: BucketEvent) -> bool:
+        match event:
+            case BucketCreated(status):
+                return status.bucket == bucket
+            case BucketDeleted(name):
+                return name == bucket
+        return False
+
+    return is_about
+
+
+async def test_watch_begins_with_a_list(manager: ObjectStoreManager, store: ObjectStore) -> None:
+    """B1: a watch of the buckets begins with those that there are."""
+    seen = []
+    async with manager.watch() as events:
+        async for event in events:
+            if isinstance(event, BucketsListed):
+                break
+            seen.append(event)
+    assert BucketCreated(await store.status()) in seen
+    assert all(isinstance(event, BucketCreated) for event in seen)
+
+
+async def test_watch_buckets(manager: ObjectStoreManager, new_bucket: NewBucket) -> None:
+    """B1: creation and deletion are told as they happen."""
+    bucket = new_bucket()
+    async with manager.watch() as events:
+        await told(events, lambda event: isinstance(event, BucketsListed))
+        for _ in range(2):
+            status = await (await manager.create(BucketConfig(bucket))).status()
+            assert await told(events, about(bucket)) == BucketCreated(status)
+            await manager.delete(bucket)
+            assert await told(events, about(bucket)) == BucketDeleted(bucket, status.created_ns)
+
+
+async def test_watch_recreation(manager: ObjectStoreManager, store: ObjectStore) -> None:
+    """B1: a bucket that was deleted and made again is told as another one."""
+    before = await store.status()
+    async with manager.watch() as events:
+        await told(events, lambda event: isinstance(event, BucketsListed))
+        await manager.delete(store.bucket)
+        after = await (await manager.create(BucketConfig(store.bucket))).status()
+        gone = await told(events, about(store.bucket))
+        assert gone == BucketDeleted(store.bucket, before.created_ns)
+        assert await told(events, about(store.bucket)) == BucketCreated(after)
+
+
+async def test_opened(manager: ObjectStoreManager, store: ObjectStore) -> None:
+    """B1: a bucket is opened by its description; one that is gone says so when it is used."""
+    status = await store.status()
+    await put(store, "a", b"data")
+    opened = manager.opened(status)
+    assert opened.bucket == store.bucket
+    assert await get(opened, "a") == b"data"
+    await manager.delete(store.bucket)
+    for gone in (opened, manager.opened(status)):
+        with pytest.raises(BucketNotFoundError):
+            await gone.get_info("a")
+
+
+async def test_account_of_all(manager: ObjectStoreManager, store: ObjectStore) -> None:
+    """M8: the account can be asked without a bucket."""
+    await put(store, "a", content(10 * CHUNK))
+    assert (await manager.account()).storage_used >= 10 * CHUNK

@@ -1,20 +1,22 @@
-"""Buckets: creating, finding, listing and deleting their streams.
+"""Buckets: creating, finding and deleting their streams; `listing` follows which there are.
 
 Concurrency: stateless; the server decides who creates a bucket first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from natsfs.errors import ServerRefused
 from natsfs.store.base import ObjectStoreManager
 from natsfs.store.jetstream.api import Api, Plane
-from natsfs.store.jetstream.store import JetStreamStore
-from natsfs.store.model import BucketConfig, BucketStatus
+from natsfs.store.jetstream.listing import BucketsWatcher, list_buckets
+from natsfs.store.jetstream.store import JetStreamStore, account_limits
+from natsfs.store.model import AccountLimits, BucketConfig, BucketEvent, BucketStatus
 from natsfs.store.streams import parse_status, stream_config
-from natsfs.store.wire import bucket_of, new_nuid, stream_name
+from natsfs.store.wire import new_nuid, stream_name
 
 #: A field of the request is unknown to a strict server, or not valid for this one.
 INVALID_JSON = 10025
@@ -57,19 +59,20 @@ class JetStreamManager(ObjectStoreManager):
             self._api, parse_status(await self._api.ask(f"bucket {bucket!r}", verb))
         )
 
+    def opened(self, status: BucketStatus) -> JetStreamStore:
+        return JetStreamStore(self._api, status)
+
     async def delete(self, bucket: str) -> None:
         await self._api.ask(f"bucket {bucket!r}", f"STREAM.DELETE.{stream_name(bucket)}")
 
     async def list(self) -> list[BucketStatus]:
-        found: dict[str, BucketStatus] = {}
-        offset = 0
-        while True:
-            page = await self._api.ask("the list of buckets", "STREAM.LIST", {"offset": offset})
-            streams = page.get("streams") or []
-            for info in streams:
-                if bucket_of(info["config"]["name"]) is not None:
-                    status = parse_status(info)
-                    found[status.bucket] = status
-            offset += len(streams)
-            if not streams or offset >= page.get("total", 0):
-                return [found[bucket] for bucket in sorted(found)]
+        found = (await list_buckets(self._api)).found
+        return [found[bucket] for bucket in sorted(found)]
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncGenerator[AsyncIterator[BucketEvent], None]:
+        async with aclosing(BucketsWatcher(self._api).events()) as events:
+            yield events
+
+    async def account(self) -> AccountLimits:
+        return await account_limits(self._api)

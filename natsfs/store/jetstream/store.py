@@ -97,4 +97,9 @@ class JetStreamStore(ObjectStore):
             await self._api.ask(what, f"STREAM.UPDATE.{stream}", config)
 
     async def account(self) -> AccountLimits:
-        return parse_account(await self._api.ask("the account", "INFO"))
+        return await account_limits(self._api)
+
+
+async def account_limits(api: Api) -> AccountLimits:
+    """The storage of the session's account.  Errors: those of `Api.ask`."""
+    return parse_account(await api.ask("the account", "INFO"))

@@ -155,8 +155,8 @@ class Session:
     # -- subscriptions ----------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def subscribe(self, subject: str) -> AsyncIterator[Subscription]:
-        """Subscribe to *subject* on the present connection, for as long as that lasts.
+    async def subscribe(self, *subjects: str) -> AsyncIterator[Subscription]:
+        """Subscribe to *subjects* on the present connection, for as long as that lasts.
 
         JetStream's flow control is answered at once, in the asyncio thread: what arrived is in
         memory, and a push consumer stalls until then (protocol.md 2.8).
@@ -168,7 +168,7 @@ class Session:
 
         async def begin() -> None:
             line = await self._connection.line(self.config.timeout)
-            await feed.begin(line, subject)
+            await feed.begin(line, subjects)
 
         try:
             await self._bridge.call(begin)

@@ -1,4 +1,4 @@
-"""A subscription: messages cross to trio in the bunches in which they arrived.
+"""A subscription: messages of some subjects cross to trio in the bunches in which they arrived.
 
 Concurrency: `Feed` lives in the asyncio thread and `Subscription` in the trio thread; nothing but
 whole bunches and one error goes from the first to the second.  There is no bound on what waits in a
@@ -8,6 +8,7 @@ whole bunches and one error goes from the first to the second.  There is no boun
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import trio
 from nats.aio.subscription import Subscription as Handle
@@ -22,7 +23,7 @@ _STALLED = b"Nats-Consumer-Stalled:"
 
 
 class Subscription:
-    """Messages of one subject, in the order and the bunches in which they came."""
+    """Messages, in the order and the bunches in which they came."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
@@ -60,16 +61,18 @@ class Feed:
         self._subscription = subscription
         self._bunch: list[Message] = []
         self._line: Line | None = None
-        self._handle: Handle | None = None
+        self._handles: list[Handle] = []
         self._replies: set[asyncio.Task[None]] = set()
 
-    async def begin(self, line: Line, subject: str) -> None:
+    async def begin(self, line: Line, subjects: Sequence[str]) -> None:
         self._line = line
-        self._handle = await line.subscribe(subject, self._sink, self._fail)
+        for subject in subjects:
+            self._handles.append(await line.subscribe(subject, self._sink, self._fail))
 
     async def end(self) -> None:
-        if self._line is not None and self._handle is not None:
-            await self._line.unsubscribe(self._handle)
+        if self._line is not None:
+            for handle in self._handles:
+                await self._line.unsubscribe(handle)
 
     def _sink(self, message: Message) -> None:
         if message.block.startswith(_FLOW_CONTROL):

@@ -128,6 +128,13 @@ class BucketNotFoundError(NatsfsError):
     errno = errno.ENODEV
 
 
+class DeletedBucket(NatsfsError):
+    """What is asked for was in a bucket that this mount showed and that was deleted."""
+
+    errno = errno.ESTALE
+    level = logging.DEBUG
+
+
 class ReadOnlyError(NatsfsError):
     """The bucket is sealed or a mirror, or the mount is read-only."""
 

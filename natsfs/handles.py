@@ -19,6 +19,7 @@ from natsfs.data.reader import VersionReader
 from natsfs.data.spool import Spool
 from natsfs.errors import BadHandle
 from natsfs.store.model import ObjectInfo
+from natsfs.tree.inodes import SLOT_BITS
 from natsfs.tree.nodes import Directory, Leaf, Node
 
 
@@ -96,11 +97,11 @@ HandleT = TypeVar("HandleT", FileHandle, DirectoryHandle)
 
 
 class HandleTable:
-    """Numbers for open handles, as the kernel wants them."""
+    """Numbers for open handles, as the kernel wants them; *slot* is that of the tree."""
 
-    def __init__(self) -> None:
+    def __init__(self, slot: int = 0) -> None:
         self._handles: dict[int, Handle] = {}
-        self._last = 0
+        self._last = slot << SLOT_BITS
 
     def __len__(self) -> int:
         return len(self._handles)

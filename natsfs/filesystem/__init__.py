@@ -17,6 +17,9 @@ own; what a kernel calls them is the business of `operations`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import trio
 
 from natsfs.filesystem.changes import Changes
@@ -36,8 +39,9 @@ from natsfs.filesystem.state import Mounted, Notifier
 from natsfs.filesystem.times import Times
 from natsfs.filesystem.xattrs import Xattrs
 from natsfs.handles import HandleTable
+from natsfs.tree.nodes import Node
 
-__all__ = ["Filesystem", "Mounted", "Notifier"]
+__all__ = ["Filesystem", "Mounted", "Notifier", "Served"]
 
 
 class Filesystem:
@@ -45,7 +49,7 @@ class Filesystem:
 
     def __init__(self, mounted: Mounted) -> None:
         self.mounted = mounted
-        self.handles = HandleTable()
+        self.handles = HandleTable(mounted.inodes.slot)
         self._foreign_renames = ForeignRenames(mounted)
         self._intake = Intake(mounted, self._foreign_renames)
         publisher = Publisher(mounted, self._intake)
@@ -97,6 +101,70 @@ class Filesystem:
         await self.mounted.purger.drain()
         return unsaved
 
+    def abandon(self) -> int:
+        """Free what open files hold on local disk: the bucket was deleted, and nothing can be
+        saved any more.  Returns the bytes that are lost by that."""
+        lost = self.pending_bytes()
+        self.commits.abandon(self.handles.files())
+        return lost
+
     def pending_bytes(self) -> int:
         """Bytes that programs wrote and JetStream has not acknowledged."""
         return self.commits.pending_bytes(self.handles.files())
+
+    # -- `Served`, for a mount of this bucket alone -----------------------------------------------
+
+    @property
+    def read_only(self) -> bool:
+        """`Served.read_only`."""
+        return self.mounted.read_only is not None
+
+    async def at(self, number: int) -> Filesystem:
+        """`Served.at`: there is no other."""
+        return self
+
+    async def look(self, ino: int) -> tuple[Filesystem, Node]:
+        """`Served.look`."""
+        return self, self.entries.node(ino)
+
+    def known(self, number: int) -> Filesystem:
+        """`Served.known`."""
+        return self
+
+    def running(self) -> dict[str, Filesystem]:
+        """`Served.running`."""
+        return {self.mounted.store.bucket: self}
+
+    def tell(self, notifier: Notifier) -> None:
+        """`Served.tell`."""
+        self.mounted.notifier = notifier
+
+
+class Served(Protocol):
+    """What one mount shows: a `Filesystem`, or several of which each has a slot of numbers."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be changed anywhere in the mount."""
+
+    async def at(self, number: int) -> Filesystem:
+        """The filesystem that gave out *number*, an inode's or a handle's, ready to be used.
+
+        Errors: `DeletedBucket`, and whatever getting it ready raises.
+        """
+
+    async def look(self, ino: int) -> tuple[Filesystem, Node]:
+        """The node with this number, and the filesystem that knows its attributes.  It is good for
+        no more than looking at these, and costs no more.
+
+        Errors: `StaleVersion`, `DeletedBucket`, those of one request to the server.
+        """
+
+    def known(self, number: int) -> Filesystem | None:
+        """The filesystem that gave out *number*, if it is ready now."""
+
+    def running(self) -> Mapping[str, Filesystem]:
+        """The filesystems of buckets that are ready now, by bucket."""
+
+    def tell(self, notifier: Notifier) -> None:
+        """Tell *notifier* of all changes from now on."""

@@ -25,13 +25,13 @@ from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.files import Files, new_file
 from natsfs.filesystem.hardlinks import Hardlinks
-from natsfs.filesystem.links import MAX_TARGET, native_link
+from natsfs.filesystem.links import MAX_TARGET, native_link, neighbour_of
 from natsfs.filesystem.naming import Naming, both, meta_of, name_of, names_of, subtree
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
 from natsfs.handles import FileHandle
-from natsfs.store.model import ObjectInfo
+from natsfs.store.model import Link, ObjectInfo
 from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node
 
 
@@ -109,7 +109,7 @@ class Changes:
     async def symlink(
         self, parent: Directory, name: bytes, target: bytes, uid: int, gid: int
     ) -> Node:
-        """A symbolic link: a native one where *target* names an object or this bucket (K4, K5).
+        """A symbolic link: a native one where *target* names an object or a bucket (K4, K5).
 
         Errors: as `mkdir`; `NameTooLongError` (*target* is longer than PATH_MAX).
         """
@@ -117,9 +117,17 @@ class Changes:
             raise NameTooLongError("the target of a symbolic link is too long")
         attributes = replace(self._new(parent, stat.S_IFLNK | 0o777, uid, gid), size=len(target))
         metadata = {**attrs.encode(attributes), **attrs.encode_symlink(target)}
-        link = native_link(self._m.namespace, self._m.store.bucket, self._m.root, parent, target)
+        link = await self._native_link(parent, target)
         info = ObjectInfo("", self._m.store.bucket, "", link=link, metadata=metadata)
         return await self._create(parent, name, info, attributes)
+
+    async def _native_link(self, parent: Directory, target: bytes) -> Link | None:
+        m = self._m
+        neighbour = neighbour_of(m.root, m.place, parent, target)
+        if neighbour is not None:
+            await m.neighbours.load(neighbour)
+        bucket = m.store.bucket
+        return native_link(m.namespace, bucket, m.root, parent, target, m.place, m.neighbours)
 
     async def unlink(self, parent: Directory, name: bytes) -> None:
         """Remove a name; who has the file open keeps it (W5).

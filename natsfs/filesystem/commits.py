@@ -96,6 +96,13 @@ class Commits:
             self.let_go(file)
         return len(self._unsaved)
 
+    def abandon(self, files: list[OpenFile]) -> None:
+        """Forget what *files* and those unsaved have on local disk: there is no bucket for it."""
+        for file in {*files, *self._unsaved}:
+            if file.spool is not None:
+                file.spool.close()
+        self._unsaved.clear()
+
     def pending_bytes(self, files: list[OpenFile]) -> int:
         """How many bytes JetStream has not acknowledged, in *files* and in those unsaved."""
         waiting = {file for file in (*files, *self._unsaved) if file.dirty}

@@ -78,7 +78,7 @@ class Entries:
         if name == b".":
             return directory
         if name == b"..":
-            return directory.parent or directory
+            return directory.parent or self._m.outer or directory
         return self.meant(self.entry(directory, name))
 
     def attributes(self, node: Node) -> Attributes:
@@ -100,7 +100,7 @@ class Entries:
 
     def settled(self, node: Node) -> bool:
         """Whether the kernel may keep what it is told of *node* until it is told otherwise."""
-        if not self._m.live:
+        if not (self._m.live and self._m.inodes.holds(node.ino)):
             return False
         info = node.marker if isinstance(node, Directory) else None
         if isinstance(node, Leaf):
@@ -127,7 +127,7 @@ class Entries:
         """
         if start == 0 or handle.entries is None:
             directory = handle.directory
-            parent = directory.parent or directory
+            parent = directory.parent or self._m.outer or directory
             handle.entries = [(b".", directory), (b"..", parent), *directory.children.items()]
         return handle.entries
 

@@ -187,8 +187,14 @@ class Intake:
             self._m.notifier.changed(self._m.namespace.vanish(subject))
 
     def _bucket_gone(self) -> None:
-        log.error("bucket %s is gone; waiting for it to come back", self._m.store.bucket)
+        log.log(
+            # Where the mount shows other buckets, too, one that goes is no more than that.
+            logging.ERROR if self._m.outer is None else logging.INFO,
+            "bucket %s is gone; waiting for it to come back",
+            self._m.store.bucket,
+        )
         self._start_anew()
+        self._m.on_gone()
 
     def _start_anew(self) -> None:
         """Nothing that is known of the bucket is true any more, revisions included (A6)."""

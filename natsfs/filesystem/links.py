@@ -1,6 +1,6 @@
 """Symbolic links: what text a native link is shown with, and which text becomes a native link.
 
-The only module that knows rules K2 to K5.  Pure: it looks at the namespace and changes nothing.
+The only module that knows rules K2 to K5.  Pure: it looks at namespaces and changes nothing.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import PurePosixPath
+from typing import Protocol
 
 from natsfs.store.model import Link, ObjectInfo
 from natsfs.tree.names import encode_component
@@ -37,25 +38,72 @@ def shown_target(namespace: Namespace, bucket: str, directory: Directory, link: 
     return os.path.relpath(b"/" + b"/".join(there), b"/" + b"/".join(here))
 
 
+class Neighbours(Protocol):
+    """The buckets that a mount shows beside one of them."""
+
+    def tree(self, name: bytes) -> tuple[str, Namespace | None] | None:
+        """The bucket that is shown as *name*, and its tree where that is loaded; None if there is
+        no such bucket."""
+
+    async def load(self, name: bytes) -> None:
+        """Load the tree of the bucket that is shown as *name*, if there is one and it can be."""
+
+
+class NoNeighbours:
+    """For a mount of one bucket."""
+
+    def tree(self, name: bytes) -> None:
+        """There is none."""
+
+    async def load(self, name: bytes) -> None:
+        """There is nothing to load."""
+
+
 def native_link(
-    namespace: Namespace, bucket: str, root: PurePosixPath, directory: Directory, target: bytes
+    namespace: Namespace,
+    bucket: str,
+    root: PurePosixPath,
+    directory: Directory,
+    target: bytes,
+    place: tuple[bytes, ...] = (),
+    neighbours: Neighbours = NoNeighbours(),  # noqa: B008  (stateless)
 ) -> Link | None:
     """The native link that *target*, given to symlink(2) in *directory*, stands for (K4).
 
-    None where it stands for none: it leaves the mount, whose directory is *root*, or names nothing,
-    a directory or another link (K5).
+    The mount's directory is *root*; from there *place* leads to the *bucket*'s own.  None where
+    *target* stands for no link: it leaves the mount, or names nothing, a directory or another link
+    (K5), or what is in a bucket that is not loaded.
     """
-    path = _lexical(root, directory, target)
-    node = None if path is None else _walk(namespace.root, path)
-    if node is namespace.root:
-        return Link(bucket)
+    path = _lexical(root, [*place, *path_of(directory)], target)
+    if path is None:
+        return None
+    tree: Namespace | None = namespace
+    inside = path[len(place) :]
+    if path[: len(place)] != list(place):
+        name, inside = (path[0], path[1:]) if path else (b"", [])
+        bucket, tree = neighbours.tree(name) or ("", None)
+    if not inside:
+        return Link(bucket) if bucket else None
+    node = None if tree is None else _walk(tree.root, inside)
     if isinstance(node, Leaf) and node.info is not None and _is_plain(node.info):
         return Link(bucket, node.info.name)
     return None
 
 
-def _lexical(root: PurePosixPath, directory: Directory, target: bytes) -> list[bytes] | None:
-    """*target* as a path from the mount's root, by its letters alone; None if it leads outside."""
+def neighbour_of(
+    root: PurePosixPath, place: tuple[bytes, ...], directory: Directory, target: bytes
+) -> bytes | None:
+    """The name of the other bucket that *target*, given in *directory*, leads into; see
+    `native_link`, which has to know that bucket's tree."""
+    path = _lexical(root, [*place, *path_of(directory)], target)
+    if not path or path[: len(place)] == list(place) or len(path) == 1:
+        return None
+    return path[0]
+
+
+def _lexical(root: PurePosixPath, here: list[bytes], target: bytes) -> list[bytes] | None:
+    """*target*, given at the path *here*, as a path from the mount's root, by its letters alone;
+    None if it leads outside."""
     if target.startswith(b"/"):
         top = os.fsencode(root)
         path = os.path.normpath(target)
@@ -64,7 +112,7 @@ def _lexical(root: PurePosixPath, directory: Directory, target: bytes) -> list[b
         parts = path[len(top) :].split(b"/")
         found: list[bytes] = []
     else:
-        found = path_of(directory)
+        found = here
         parts = target.split(b"/")
     for part in parts:
         if part == b"..":

@@ -22,7 +22,7 @@ from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.claims import Claims
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.hardlinks import Hardlinks, retargeted
-from natsfs.filesystem.links import native_link
+from natsfs.filesystem.links import native_link, neighbour_of
 from natsfs.filesystem.naming import Naming, both, name_of
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.relocation import MAX_BATCH, Relocation, Step
@@ -94,6 +94,7 @@ class Moves:
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise InvalidArgument(f"rename flags {flags:#x}")
         self._check_name(parent, name, new_parent, new_name)
+        await self._load_neighbour(self._entries.entry(parent, name), new_parent)
 
         def places() -> tuple[Place, Place]:
             source = Place(parent, name, self._entries.entry(parent, name))
@@ -119,6 +120,14 @@ class Moves:
                 await self._claims.withdraw(source.node, left)
         for directory in (parent, new_parent):
             self._times.entry_changed(directory, now_ns())
+
+    async def _load_neighbour(self, node: Node, new_parent: Directory) -> None:
+        """A symbolic link may mean something in another bucket from where it is moved to."""
+        text = attrs.symlink_text(node.info) if isinstance(node, Leaf) and node.info else None
+        if text is not None and node.parent is not new_parent:
+            neighbour = neighbour_of(self._m.root, self._m.place, new_parent, text)
+            if neighbour is not None:
+                await self._m.neighbours.load(neighbour)
 
     def _check_name(
         self, parent: Directory, name: bytes, new_parent: Directory, new_name: bytes
@@ -225,8 +234,8 @@ class Moves:
         if text is None or source.directory is target.directory:
             return moved
         # The text stays (K6) and may mean something else from here.
-        store, namespace = self._m.store, self._m.namespace
-        link = native_link(namespace, store.bucket, self._m.root, target.directory, text)
+        m, here = self._m, target.directory
+        link = native_link(m.namespace, m.store.bucket, m.root, here, text, m.place, m.neighbours)
         return replace(moved, link=link, digest="" if link is not None else info.digest)
 
     def _moved_below(self, info: ObjectInfo, old: str, new: str) -> ObjectInfo:

@@ -5,11 +5,17 @@ Pure: it looks at the tree and changes nothing.
 
 from __future__ import annotations
 
-from natsfs.errors import ExistsError, InvalidArgument, NameTooLongError, NotFoundError
+from natsfs.errors import (
+    ExistsError,
+    InvalidArgument,
+    NameTooLongError,
+    NotFoundError,
+    NotPermitted,
+)
 from natsfs.filesystem.reservations import Key, Subtree
 from natsfs.filesystem.state import Mounted
 from natsfs.store.wire import meta_subject
-from natsfs.tree.inodes import ROOT_INO
+from natsfs.tree.inodes import is_root
 from natsfs.tree.names import MAX_COMPONENT
 from natsfs.tree.nodes import ROOT_MARKER, Directory, Leaf
 
@@ -25,12 +31,14 @@ class Naming:
 
         Errors: `NotFoundError` (*parent* was removed, perhaps by another client while a program
         is in it), `NameTooLongError`, `ReadOnlyError`, `InvalidArgument` (what would be stored
-        under that name would mean something else).
+        under that name would mean something else), `NotPermitted` (only directories may be made).
         """
         self._m.check_writable()
         if parent.parent is None and parent is not self._m.namespace.root:
             raise NotFoundError("the directory was removed")
         check_length(name)
+        if self._m.only_directories and not directory:
+            raise NotPermitted("only buckets, which are directories, can be made here")
         object_name = parent.child_name(name)
         meta_subject(self._m.store.bucket, object_name + "/")
         if directory and object_name + "/" == ROOT_MARKER:
@@ -70,7 +78,7 @@ def meta_of(node: Leaf | Directory) -> frozenset[Key]:
     """The name of the object that holds the attributes of *node*; none once it is removed."""
     if isinstance(node, Leaf):
         return name_of(node)
-    if node.parent is None and node.ino != ROOT_INO:
+    if node.parent is None and not is_root(node.ino):
         return frozenset()
     return frozenset({node.marker_name})
 

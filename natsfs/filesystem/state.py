@@ -14,13 +14,14 @@ from typing import Protocol
 from natsfs.config import TreeConfig
 from natsfs.data.reader import ObjectReader
 from natsfs.errors import ReadOnlyError
+from natsfs.filesystem.links import Neighbours, NoNeighbours
 from natsfs.filesystem.purger import Purger
 from natsfs.filesystem.reservations import Reservations
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import Malformed, ObjectInfo
 from natsfs.tree.inodes import InodeTable
 from natsfs.tree.namespace import Namespace
-from natsfs.tree.nodes import Change
+from natsfs.tree.nodes import Change, Directory
 
 
 class Notifier(Protocol):
@@ -42,7 +43,8 @@ class SilentNotifier:
 class Mounted:
     """One mounted bucket.
 
-    *root* is the directory that it is mounted on; *read_only* holds the reason when it is.
+    *root* is the directory that the mount is on, and *place* the path from there to the bucket's
+    own directory, empty where that is the same; *read_only* holds the reason when it is.
     *unconfirmed* are subjects whose newest meta this mount wrote and has not seen come back by the
     watch: the server's time of it is still a guess.  *live* says whether the watch is up to date.
     """
@@ -69,6 +71,14 @@ class Mounted:
     on_tombstone: Callable[[ObjectInfo], None] = lambda grave: None
     #: Whether the bucket takes atomic batches.
     atomic: bool = False
+    #: The directory of another tree that this one is shown in.
+    outer: Directory | None = None
+    place: tuple[bytes, ...] = ()
+    neighbours: Neighbours = field(default_factory=NoNeighbours)
+    #: Whether there can be nothing but directories.
+    only_directories: bool = False
+    #: Called when the bucket was found to be gone.
+    on_gone: Callable[[], None] = lambda: None
 
     def check_writable(self) -> None:
         """Errors: `ReadOnlyError` when nothing may be changed here."""

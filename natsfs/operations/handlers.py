@@ -25,11 +25,13 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from natsfs.filesystem import Filesystem
+from natsfs.errors import CrossBucketError
+from natsfs.filesystem import Filesystem, Served
 from natsfs.filesystem.attributes import AttributeChanges
 from natsfs.filesystem.naming import check_length
 from natsfs.handles import DirectoryHandle, FileHandle
 from natsfs.operations.boundary import answers
+from natsfs.tree.inodes import ROOT_INO, slot_of
 from natsfs.tree.nodes import Node
 
 #: Seconds that the kernel keeps names and attributes while the watch is live: so long that they
@@ -47,10 +49,9 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, filesystem: Filesystem, *, on_init: Callable[[], None]) -> None:
+    def __init__(self, served: Served, *, on_init: Callable[[], None]) -> None:
         super().__init__()
-        self._fs = filesystem
-        self._inodes = filesystem.mounted.inodes
+        self._served = served
         self._on_init = on_init
 
     def init(self) -> None:
@@ -63,57 +64,64 @@ class Operations(pyfuse3.Operations):
     async def lookup(
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        directory = self._fs.entries.directory(parent_inode)
+        fs = await self._served.at(parent_inode)
+        directory = fs.entries.directory(parent_inode)
         check_length(name)
         if name not in (b".", b"..") and name not in directory.children:
-            return self._negative()
-        return self._entry(self._fs.entries.lookup(parent_inode, name))
+            return _negative(fs)
+        return await self._shown(fs, fs.entries.lookup(parent_inode, name))
 
     @answers
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        return self._attributes(self._fs.entries.node(inode))
+        return _attributes(*await self._served.look(inode))
 
     @answers
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        self._fs.times.was_read(self._fs.entries.node(inode))
-        return self._fs.entries.readlink(inode)
+        fs = await self._served.at(inode)
+        fs.times.was_read(fs.entries.node(inode))
+        return fs.entries.readlink(inode)
 
     @answers
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        handle = DirectoryHandle(self._fs.entries.directory(inode))
-        return FileHandleT(self._fs.handles.add(handle))
+        fs = await self._served.at(inode)
+        handle = DirectoryHandle(fs.entries.directory(inode))
+        return FileHandleT(fs.handles.add(handle))
 
     @answers
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        handle = self._fs.handles.get(fh, DirectoryHandle)
-        entries = self._fs.entries
+        fs = await self._served.at(fh)
+        handle = fs.handles.get(fh, DirectoryHandle)
+        entries = fs.entries
         found = entries.listing(handle, start_id)
         for number in range(start_id, len(found)):
             name, node = found[number]
             if not entries.still_there(handle, name, node):
                 continue
             meant = entries.meant(node)
-            if not pyfuse3.readdir_reply(token, name, self._attributes(meant), number + 1):
+            if not pyfuse3.readdir_reply(token, name, _attributes(fs, meant), number + 1):
                 break
             if name not in (b".", b".."):
-                self._inodes.remember(meant)
+                fs.mounted.inodes.remember(meant)
 
     @answers
     async def releasedir(self, fh: FileHandleT) -> None:
-        handle = self._fs.handles.get(fh, DirectoryHandle)
+        fs = await self._served.at(fh)
+        handle = fs.handles.get(fh, DirectoryHandle)
         if handle.entries is not None:
-            self._fs.times.was_read(handle.directory)
-        self._fs.handles.remove(fh)
+            fs.times.was_read(handle.directory)
+        fs.handles.remove(fh)
 
     @answers
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
         # Names are acknowledged before the call that changed them returns; the mtime may wait.
-        handle = self._fs.handles.get(fh, DirectoryHandle)
-        await self._fs.times.store(handle.directory)
+        fs = await self._served.at(fh)
+        await fs.times.store(fs.handles.get(fh, DirectoryHandle).directory)
 
     @answers
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        space = await self._fs.entries.statfs()
+        # pyfuse3 does not say which inode it is about: the answer is that for the mount's root.
+        fs = await self._served.at(ROOT_INO)
+        space = await fs.entries.statfs()
         data = StatvfsData()
         data.f_bsize = data.f_frsize = STATFS_UNIT
         data.f_blocks = space.total // STATFS_UNIT
@@ -126,15 +134,18 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Lookups taken back; this may not fail, and does not."""
         for inode, count in inode_list:
-            self._inodes.forget(inode, count)
+            fs = self._served.known(inode)
+            if fs is not None:
+                fs.mounted.inodes.forget(inode, count)
 
     # -- files ------------------------------------------------------------------------------------
 
     @answers
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        node = self._fs.entries.node(inode)
-        handle, pages_true = self._fs.files.open(node, flags, privileged=ctx.uid == 0)
-        return FileInfo(FileHandleT(self._fs.handles.add(handle)), keep_cache=pages_true)
+        fs = await self._served.at(inode)
+        node = fs.entries.node(inode)
+        handle, pages_true = fs.files.open(node, flags, privileged=ctx.uid == 0)
+        return FileInfo(FileHandleT(fs.handles.add(handle)), keep_cache=pages_true)
 
     @answers
     async def create(
@@ -145,34 +156,37 @@ class Operations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
-        directory = self._fs.entries.directory(parent_inode)
-        handle, node = await self._fs.creation.create(
-            directory, name, mode, flags, ctx.uid, ctx.gid
-        )
-        info = FileInfo(FileHandleT(self._fs.handles.add(handle)), keep_cache=False)
-        return info, self._entry(node)
+        fs = await self._served.at(parent_inode)
+        directory = fs.entries.directory(parent_inode)
+        handle, node = await fs.creation.create(directory, name, mode, flags, ctx.uid, ctx.gid)
+        info = FileInfo(FileHandleT(fs.handles.add(handle)), keep_cache=False)
+        return info, _entry(fs, node)
 
     @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        return await self._fs.files.read(self._fs.handles.get(fh, FileHandle), off, size)
+        fs = await self._served.at(fh)
+        return await fs.files.read(fs.handles.get(fh, FileHandle), off, size)
 
     @answers
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        return self._fs.files.write(self._fs.handles.get(fh, FileHandle), off, buf)
+        fs = await self._served.at(fh)
+        return fs.files.write(fs.handles.get(fh, FileHandle), off, buf)
 
     @answers
     async def flush(self, fh: FileHandleT) -> None:
-        await self._fs.files.flush(self._fs.handles.get(fh, FileHandle))
+        fs = await self._served.at(fh)
+        await fs.files.flush(fs.handles.get(fh, FileHandle))
 
     @answers
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
-        await self._fs.files.fsync(self._fs.handles.get(fh, FileHandle))
+        fs = await self._served.at(fh)
+        await fs.files.fsync(fs.handles.get(fh, FileHandle))
 
     @answers
     async def release(self, fh: FileHandleT) -> None:
-        handle = self._fs.handles.get(fh, FileHandle)
-        await self._fs.files.release(handle)
-        self._fs.handles.remove(fh)
+        fs = await self._served.at(fh)
+        await fs.files.release(fs.handles.get(fh, FileHandle))
+        fs.handles.remove(fh)
 
     # -- changes ----------------------------------------------------------------------------------
 
@@ -185,8 +199,9 @@ class Operations(pyfuse3.Operations):
         fh: FileHandleT | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        node = self._fs.entries.node(inode)
-        handle = self._fs.handles.get(fh, FileHandle) if fh is not None else None
+        fs = await self._served.at(inode)
+        node = fs.entries.node(inode)
+        handle = fs.handles.get(fh, FileHandle) if fh is not None else None
         changes = AttributeChanges(
             mode=attr.st_mode & 0o7777 if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -195,31 +210,34 @@ class Operations(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
         )
-        await self._fs.changes.setattr(node, changes, handle, privileged=ctx.uid == 0)
-        return self._attributes(node)
+        await fs.changes.setattr(node, changes, handle, privileged=ctx.uid == 0)
+        return _attributes(fs, node)
 
     @answers
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
-        parent = self._fs.entries.directory(parent_inode)
-        mode = mode & 0o7777
-        return self._entry(await self._fs.changes.mkdir(parent, name, mode, ctx.uid, ctx.gid))
+        fs = await self._served.at(parent_inode)
+        parent = fs.entries.directory(parent_inode)
+        node = await fs.changes.mkdir(parent, name, mode & 0o7777, ctx.uid, ctx.gid)
+        return await self._shown(fs, node)
 
     @answers
     async def mknod(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        parent = self._fs.entries.directory(parent_inode)
-        node = await self._fs.changes.mknod(parent, name, mode, rdev, ctx.uid, ctx.gid)
-        return self._entry(node)
+        fs = await self._served.at(parent_inode)
+        parent = fs.entries.directory(parent_inode)
+        node = await fs.changes.mknod(parent, name, mode, rdev, ctx.uid, ctx.gid)
+        return _entry(fs, node)
 
     @answers
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        parent = self._fs.entries.directory(parent_inode)
-        return self._entry(await self._fs.changes.symlink(parent, name, target, ctx.uid, ctx.gid))
+        fs = await self._served.at(parent_inode)
+        parent = fs.entries.directory(parent_inode)
+        return _entry(fs, await fs.changes.symlink(parent, name, target, ctx.uid, ctx.gid))
 
     @answers
     async def link(
@@ -229,17 +247,20 @@ class Operations(pyfuse3.Operations):
         new_name: FileNameT,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        parent = self._fs.entries.directory(new_parent_inode)
-        node = self._fs.entries.node(inode)
-        return self._entry(await self._fs.hardlinks.link(node, parent, new_name))
+        fs = await self._of_both(inode, new_parent_inode)
+        parent = fs.entries.directory(new_parent_inode)
+        node = fs.entries.node(inode)
+        return _entry(fs, await fs.hardlinks.link(node, parent, new_name))
 
     @answers
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        await self._fs.changes.unlink(self._fs.entries.directory(parent_inode), name)
+        fs = await self._served.at(parent_inode)
+        await fs.changes.unlink(fs.entries.directory(parent_inode), name)
 
     @answers
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        await self._fs.changes.rmdir(self._fs.entries.directory(parent_inode), name)
+        fs = await self._served.at(parent_inode)
+        await fs.changes.rmdir(fs.entries.directory(parent_inode), name)
 
     @answers
     async def rename(
@@ -251,60 +272,85 @@ class Operations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> None:
-        old = self._fs.entries.directory(parent_inode_old)
-        new = self._fs.entries.directory(parent_inode_new)
-        await self._fs.moves.rename(old, name_old, new, name_new, flags)
+        fs = await self._of_both(parent_inode_old, parent_inode_new)
+        old = fs.entries.directory(parent_inode_old)
+        new = fs.entries.directory(parent_inode_new)
+        await fs.moves.rename(old, name_old, new, name_new, flags)
 
     # -- extended attributes ----------------------------------------------------------------------
 
     @answers
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        return self._fs.xattrs.get(self._fs.entries.node(inode), name)
+        fs, node = await self._served.look(inode)
+        return fs.xattrs.get(node, name)
 
     @answers
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return self._fs.xattrs.names(self._fs.entries.node(inode))
+        fs, node = await self._served.look(inode)
+        return fs.xattrs.names(node)
 
     @answers
     async def setxattr(
         self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
     ) -> None:
-        await self._fs.xattrs.put(self._fs.entries.node(inode), name, value)
+        fs = await self._served.at(inode)
+        await fs.xattrs.put(fs.entries.node(inode), name, value)
 
     @answers
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
-        await self._fs.xattrs.remove(self._fs.entries.node(inode), name)
+        fs = await self._served.at(inode)
+        await fs.xattrs.remove(fs.entries.node(inode), name)
 
-    # -- encoding ---------------------------------------------------------------------------------
+    # -- between several filesystems --------------------------------------------------------------
 
-    def _entry(self, node: Node) -> EntryAttributes:
-        """An answer by which the kernel takes a reference to *node*."""
-        self._inodes.remember(node)
-        return self._attributes(node)
+    async def _of_both(self, one: InodeT, other: InodeT) -> Filesystem:
+        """The filesystem of two inodes.  Errors: `CrossBucketError`, those of `Served.at`."""
+        if slot_of(one) != slot_of(other):
+            raise CrossBucketError("neither a name nor a file can be in two buckets")
+        return await self._served.at(one)
 
-    def _negative(self) -> EntryAttributes:
-        """No such entry, and the kernel may believe it until the notifier says otherwise."""
-        entry = EntryAttributes()
-        entry.st_ino = InodeT(0)
-        entry.entry_timeout = KEPT if self._fs.entries.live else 0
-        return entry
+    async def _shown(self, fs: Filesystem, node: Node) -> EntryAttributes:
+        """`_entry` of an entry of a directory of *fs*, which may be the root of another one."""
+        inodes = fs.mounted.inodes
+        ino = inodes.number(node)
+        if not inodes.holds(ino):
+            fs, node = await self._served.look(ino)
+        return _entry(fs, node)
 
-    def _attributes(self, node: Node) -> EntryAttributes:
-        found = self._fs.entries.attributes(node)
-        entry = EntryAttributes()
-        entry.st_ino = InodeT(self._inodes.number(node))
-        entry.entry_timeout = KEPT if self._fs.entries.live else 0
-        entry.attr_timeout = KEPT if self._fs.entries.settled(node) else 0
-        entry.st_mode = ModeT(found.mode)
-        entry.st_nlink = self._fs.entries.links(node)
-        entry.st_uid = found.uid
-        entry.st_gid = found.gid
-        entry.st_rdev = found.rdev
-        entry.st_size = found.size
-        entry.st_blksize = self._fs.entries.block_size(node)
-        entry.st_blocks = -(-found.size // 512)
-        entry.st_atime_ns = found.atime_ns
-        entry.st_mtime_ns = found.mtime_ns
-        entry.st_ctime_ns = found.ctime_ns
-        entry.st_birthtime_ns = found.btime_ns
-        return entry
+
+# -- encoding -------------------------------------------------------------------------------------
+
+
+def _entry(fs: Filesystem, node: Node) -> EntryAttributes:
+    """An answer by which the kernel takes a reference to *node*."""
+    fs.mounted.inodes.remember(node)
+    return _attributes(fs, node)
+
+
+def _negative(fs: Filesystem) -> EntryAttributes:
+    """No such entry, and the kernel may believe it until the notifier says otherwise."""
+    entry = EntryAttributes()
+    entry.st_ino = InodeT(0)
+    entry.entry_timeout = KEPT if fs.entries.live else 0
+    return entry
+
+
+def _attributes(fs: Filesystem, node: Node) -> EntryAttributes:
+    found = fs.entries.attributes(node)
+    entry = EntryAttributes()
+    entry.st_ino = InodeT(fs.mounted.inodes.number(node))
+    entry.entry_timeout = KEPT if fs.entries.live else 0
+    entry.attr_timeout = KEPT if fs.entries.settled(node) else 0
+    entry.st_mode = ModeT(found.mode)
+    entry.st_nlink = fs.entries.links(node)
+    entry.st_uid = found.uid
+    entry.st_gid = found.gid
+    entry.st_rdev = found.rdev
+    entry.st_size = found.size
+    entry.st_blksize = fs.entries.block_size(node)
+    entry.st_blocks = -(-found.size // 512)
+    entry.st_atime_ns = found.atime_ns
+    entry.st_mtime_ns = found.mtime_ns
+    entry.st_ctime_ns = found.ctime_ns
+    entry.st_birthtime_ns = found.btime_ns
+    return entry

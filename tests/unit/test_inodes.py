@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natsfs.errors import StaleVersion
-from natsfs.tree.inodes import ROOT_INO, InodeTable, Numbered
+from natsfs.tree.inodes import ROOT_INO, InodeTable, Numbered, is_root, root_of, slot_of
 
 
 def test_numbers_are_unique_and_stay() -> None:
@@ -57,3 +57,24 @@ def test_counts(steps: list[tuple[int, int]]) -> None:
             counts[index] = max(0, counts[index] + change)
     assert [node.lookups for node in nodes] == counts
     assert len(table) == 1 + sum(count > 0 for count in counts)
+
+
+def test_slots() -> None:
+    """M7: trees in one mount number their nodes apart, and leave the roots of others alone."""
+    tables = [InodeTable(Numbered(), slot) for slot in (0, 1, 7)]
+    nodes = [Numbered() for _ in tables]
+    numbers = [table.remember(node) for table, node in zip(tables, nodes, strict=True)]
+    assert numbers[0] == 2
+    assert [slot_of(number) for number in numbers] == [0, 1, 7]
+    roots = [root_of(slot) for slot in (0, 1, 7)]
+    assert roots[0] == ROOT_INO
+    assert all(map(is_root, roots))
+    assert not any(map(is_root, numbers))
+    for table, node in zip(tables[1:], nodes[1:], strict=True):
+        assert table.holds(node.ino)
+        assert not tables[0].holds(node.ino)
+        assert tables[0].remember(node) == node.ino
+        assert len(tables[0]) == 2
+        table.forget(node.ino, 1)
+        table.forget(root_of(table.slot), 1)
+        assert len(table) == 1

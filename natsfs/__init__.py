@@ -1,10 +1,11 @@
-"""natsfs mounts a NATS JetStream Object Store bucket as a directory.
+"""natsfs mounts a NATS JetStream Object Store bucket, or all of them, as a directory.
 
 General layout, from the kernel down to the server.  A module imports only what stands below it;
 `tests/test_layering.py` keeps it so.
 
     cli ─ mount                 argv and environment → config values; who is built and ended when
     operations                  the kernel's requests: decode, one call, encode, the error boundary
+    buckets                     all buckets of an account as one directory
     filesystem                  how a bucket looks and behaves as a directory
     tree/     data/             names and inodes in memory (pure) │ bytes: cache, reader, writer
     store/                      the Object Store API for trio, over JetStream and in memory

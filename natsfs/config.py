@@ -62,7 +62,7 @@ class TreeConfig:
 
 @dataclass(frozen=True, slots=True)
 class MountConfig:
-    """One mount."""
+    """One mount, of *bucket* or, where that is empty, of all buckets."""
 
     server: ServerConfig
     bucket: str

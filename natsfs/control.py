@@ -77,13 +77,15 @@ class ServerStatus(TypedDict):
 class MountStatus(TypedDict, total=False):
     """The answer to the call `status`, which every mount gives.
 
-    *uptime* is in seconds; *connection* is one word, "connected" or what else it is; *pending* is
-    the number of bytes that programs wrote and JetStream has not acknowledged.
+    *bucket* is empty for a mount of all; *buckets* are then those in use, to which all numbers
+    refer.  *uptime* is in seconds; *connection* is one word, "connected" or what else it is;
+    *pending* is the number of bytes that programs wrote and JetStream has not acknowledged.
     """
 
     source: str
     directory: str
     bucket: str
+    buckets: list[str]
     pid: int
     uptime: float
     connection: str

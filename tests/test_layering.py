@@ -45,13 +45,17 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "config", "handles", "filesystem.*"),
         *("store.model", "store.base", "store.wire", "data.*", "tree.*"),
     },
+    "buckets": {
+        *("errors", "config", "filesystem.*", "buckets.*"),
+        *("store.model", "store.base", "store.wire", "tree.*"),
+    },
     "operations": {"errors", "config", "handles", "filesystem.*", "tree.*", "operations.*"},
     "control": {"errors", "config"},
     "daemon": {"errors"},
     "server": {"errors"},
     "mount": {
         *("errors", "config", "control", "server", "handles"),
-        *("store.*", "tree.*", "data.*", "filesystem.*", "operations.*"),
+        *("store.*", "tree.*", "data.*", "filesystem.*", "buckets.*", "operations.*", "mount.*"),
     },
     "cli": {
         *("", "errors", "config", "control", "daemon", "server", "mount", "cli.*"),

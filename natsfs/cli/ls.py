@@ -16,7 +16,7 @@ from natsfs.cli.mountpoint import located, mount_above
 from natsfs.cli.output import local_time, print_json, printable, rfc3339, say
 from natsfs.cli.places import control_directory
 from natsfs.cli.quantities import shown_size
-from natsfs.cli.source import parse_source
+from natsfs.cli.source import check_bucket, parse_source
 from natsfs.cli.stores import with_manager
 from natsfs.config import ServerConfig, TreeConfig
 from natsfs.control import ask, socket_path
@@ -93,7 +93,13 @@ def _mounted_place(path: Path, directory: Path, options: ConnectionOptions) -> P
         ) from None
     server = server_of_mount(options, os.environ, status["server"])
     names = [decode_component(os.fsencode(part)) for part in path.relative_to(directory).parts]
-    return Place(status["bucket"], "/".join(names), server)
+    if status["bucket"]:
+        return Place(status["bucket"], "/".join(names), server)
+    if not names:
+        raise UsageError(
+            f"{directory} shows all buckets; name a directory in it, or use `natsfs bucket list`"
+        )
+    return Place(check_bucket(names[0]), "/".join(names[1:]), server)
 
 
 async def _collect(manager: ObjectStoreManager, bucket: str) -> Listing:

@@ -19,7 +19,7 @@ from natsfs.cli.outcome import describe
 from natsfs.cli.output import log_for_mount, say
 from natsfs.cli.places import cache_directory, control_directory, log_file
 from natsfs.cli.quantities import Duration, Octal, Size
-from natsfs.cli.source import parse_source
+from natsfs.cli.source import Source, parse_source
 from natsfs.config import CacheConfig, MountConfig, ServerConfig, TreeConfig
 from natsfs.control import socket_path
 from natsfs.daemon import interrupt_on_sigterm, run_in_background
@@ -31,8 +31,9 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(cls=MountCommand)
-@click.argument("source")
-@click.argument("directory", type=_PATH)
+@click.argument("source", metavar="[SOURCE]")
+@click.argument("directory", metavar="DIRECTORY", type=_PATH, required=False)
+@click.option("--all", "all_buckets", is_flag=True, help="Show every bucket as a directory")
 @click.option("--create", is_flag=True, help="Make the bucket if there is none")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to the screen")
 @click.option("--read-only", is_flag=True, help="Refuse every change")
@@ -61,12 +62,17 @@ _PATH = click.Path(path_type=Path)
 @click.option("--log-file", type=_PATH, help="Log there  [XDG state directory]")
 @store_options
 @click.pass_context
-def mount(ctx: click.Context, /, source: str, directory: Path, **options: Any) -> int:
-    """Show the bucket SOURCE as DIRECTORY.
+def mount(ctx: click.Context, /, source: str, directory: Path | None, **options: Any) -> int:
+    """Show the bucket SOURCE as DIRECTORY, or every bucket as a directory in it.
 
     SOURCE is BUCKET, nats://HOST:PORT/BUCKET or tls://…; several hosts are separated by commas.
+    nats://HOST:PORT without a bucket stands for all buckets of that server that you may see;
+    `natsfs mount --all DIRECTORY` for those of --server or NATS_URL. There mkdir makes a bucket,
+    and rmdir deletes an empty one.
+
     The command returns when the mount can be used; `natsfs umount DIRECTORY` ends it.
     """
+    source, directory = places(source, directory, all_buckets=options["all_buckets"])
     directory = located(directory)
     words = ctx.meta["kernel_words"]
     config = mount_config(source, directory, options, words, os.environ)
@@ -82,6 +88,21 @@ def mount(ctx: click.Context, /, source: str, directory: Path, **options: Any) -
     return _mount_in_background(config, log_to, verbose)
 
 
+def places(source: str, directory: Path | None, *, all_buckets: bool) -> tuple[str, Path]:
+    """SOURCE, empty for all buckets of the usual server, and DIRECTORY, which may stand alone then.
+
+    Errors: `UsageError`.
+    """
+    if directory is not None:
+        return source, directory
+    if not all_buckets:
+        raise UsageError(
+            f"{source!r} is SOURCE or DIRECTORY, and both are needed; for all buckets of the "
+            "usual server write `natsfs mount --all DIRECTORY`"
+        )
+    return "", Path(source)
+
+
 def mount_config(
     source: str,
     directory: Path,
@@ -93,7 +114,7 @@ def mount_config(
 
     Errors: `UsageError`.
     """
-    wanted = parse_source(source)
+    wanted = _wanted(source, options)
     embedded: Path | None = options["embedded"]
     if embedded is not None and (wanted.servers.urls or options["server"]):
         raise UsageError("--embedded brings its own server; leave the other one away")
@@ -116,6 +137,15 @@ def mount_config(
     return config
 
 
+def _wanted(source: str, options: Mapping[str, Any]) -> Source:
+    wanted = parse_source(source, all_allowed=True) if source else Source("")
+    if wanted.bucket and options["all_buckets"]:
+        raise UsageError(f"--all shows all buckets, and SOURCE names {wanted.bucket!r}")
+    if options["create"] and not wanted.bucket:
+        raise UsageError("--create makes one bucket; in a mount of all, mkdir does")
+    return wanted
+
+
 def _cache(options: Mapping[str, Any]) -> CacheConfig:
     directory: Path = options["cache_dir"] or cache_directory()
     cache = CacheConfig(directory.expanduser().absolute())
@@ -129,7 +159,8 @@ def _tree(options: Mapping[str, Any]) -> TreeConfig:
 
 
 def _shown_source(server: ServerConfig, embedded: Path | None, bucket: str) -> str:
-    """What mount(8) and `natsfs status` show: it leads back to the bucket, without credentials."""
+    """What mount(8) and `natsfs status` show: it leads back to the bucket, or ends in a slash for
+    all, without credentials."""
     if embedded is not None:
         return f"embedded:{bucket}"
     first, *others = server.urls
@@ -146,7 +177,7 @@ def _serve(config: MountConfig, ready: Callable[[], None]) -> None:
 
 def _mount_in_background(config: MountConfig, log_to: Path | None, verbose: bool) -> int:
     if log_to is None:
-        log_to = log_file(config.bucket, config.directory)
+        log_to = log_file(config.bucket or "all-buckets", config.directory)
 
     def work(ready: Callable[[], None]) -> None:
         log_for_mount(None, verbose=verbose)

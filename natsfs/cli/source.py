@@ -44,13 +44,16 @@ class Source:
     servers: Servers = Servers()
 
 
-def parse_source(text: str, *, prefix_allowed: bool = False) -> Source:
-    """*text* as a SOURCE; with *prefix_allowed* more of an object's name may follow the bucket.
+def parse_source(text: str, *, prefix_allowed: bool = False, all_allowed: bool = False) -> Source:
+    """*text* as a SOURCE; with *prefix_allowed* more of an object's name may follow the bucket,
+    with *all_allowed* a URL may name a server alone: then *bucket* is empty.
 
     Errors: `UsageError` that says what is wrong and shows no credentials.
     """
     servers, path = _split_url(text) if "://" in text else (Servers(), text)
     bucket, _, prefix = path.partition("/")
+    if all_allowed and servers.urls and not path:
+        return Source("", servers=servers)
     if not bucket:
         raise UsageError(f"{_shown(text)} names no bucket; write nats://HOST:PORT/BUCKET")
     if prefix and not prefix_allowed:

@@ -99,6 +99,32 @@ async def create(stream: JetStreamContext, bucket: str, max_bytes: str = "") -> 
     await stream.create_object_store(bucket, ObjectStoreConfig(max_bytes=limit))
 
 
+async def drop(stream: JetStreamContext, bucket: str) -> None:
+    """Delete a bucket with all that is in it."""
+    await stream.delete_object_store(bucket)
+
+
+async def account(stream: JetStreamContext) -> None:
+    """Show how many streams and consumers there are, and which buckets."""
+    info = await stream.account_info()
+    names = [one.config.name or "" for one in await stream.streams_info()]
+    print(
+        json.dumps(
+            {
+                "streams": info.streams,
+                "consumers": info.consumers,
+                "buckets": sorted(name.removeprefix("OBJ_") for name in names),
+            }
+        )
+    )
+
+
+async def create_many(stream: JetStreamContext, prefix: str, count: str) -> None:
+    """Create *count* buckets, numbered after *prefix*."""
+    for number in range(int(count)):
+        await create(stream, f"{prefix}{number}")
+
+
 async def publish(stream: JetStreamContext, subject: str) -> None:
     """Store standard input as a message on *subject*."""
     await stream.publish(subject, sys.stdin.buffer.read(), timeout=TIMEOUT)
@@ -117,6 +143,12 @@ async def run(url: str, bucket: str, command: str, *arguments: str) -> None:
         stream: JetStreamContext = connection.jetstream(timeout=TIMEOUT)
         if command == "create":
             await create(stream, bucket, *arguments)
+        elif command == "drop":
+            await drop(stream, bucket)
+        elif command == "create-many":
+            await create_many(stream, bucket, *arguments)
+        elif command == "account":
+            await account(stream)
         elif command == "publish":
             await publish(stream, *arguments)
         elif command == "last":

@@ -57,6 +57,19 @@ class ForeignClient:
         """Create the bucket; only the nats-py client can limit its size."""
         self._call("create", *([] if max_bytes is None else [str(max_bytes)]))
 
+    def create_many(self, count: int) -> None:
+        """Create *count* buckets, numbered after this one's name (nats-py)."""
+        self._call("create-many", str(count))
+
+    def drop(self) -> None:
+        """Delete the bucket with all that is in it (nats-py)."""
+        self._call("drop")
+
+    def account(self) -> dict[str, Any]:
+        """The account's *streams* and *consumers*, counted, and the names of its *buckets*
+        (nats-py)."""
+        return self._info(self._call("account"))
+
     def put(self, name: str, body: bytes) -> dict[str, Any]:
         """Store an object and return its info, as ADR-20 spells it."""
         return self._info(self._call("put", name, stdin=body))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from natsfs.cli.mount import mount, mount_config
+from natsfs.cli.mount import mount, mount_config, places
 from natsfs.cli.quantities import Duration, Octal, Size, shown_duration, shown_size
 from natsfs.config import MountConfig
 from natsfs.errors import UsageError
@@ -18,7 +19,8 @@ def config(*args: str, environ: dict[str, str] | None = None) -> MountConfig:
     """The configuration that `natsfs mount ARGS` asks for."""
     with mount.make_context("mount", list(args)) as ctx:
         options: dict[str, Any] = dict(ctx.params)
-        source, directory = options.pop("source"), options.pop("directory")
+        given = options.pop("source"), options.pop("directory")
+        source, directory = places(*given, all_buckets=options["all_buckets"])
         return mount_config(source, directory, options, ctx.meta["kernel_words"], environ or {})
 
 
@@ -161,3 +163,42 @@ def test_shown_quantities() -> None:
     assert [shown_size(size) for size in sizes] == shown
     durations = [None, 0.25, 59, 3600, 90061]
     assert [shown_duration(d) for d in durations] == ["never", "250ms", "59s", "1h", "1d1h"]
+
+
+@pytest.mark.parametrize(
+    ("args", "urls", "source"),
+    [
+        (("nats://h", "/mnt"), ("nats://h:4222",), "nats://h:4222/"),
+        (("nats://h:4333/", "/mnt"), ("nats://h:4333",), "nats://h:4333/"),
+        (("--all", "nats://h", "/mnt"), ("nats://h:4222",), "nats://h:4222/"),
+        (("--all", "/mnt"), ("nats://env:4222",), "nats://env:4222/"),
+        (("--all", "/mnt", "--server=tls://s"), ("tls://s:4222",), "tls://s:4222/"),
+        (("-o", "all", "/mnt"), ("nats://env:4222",), "nats://env:4222/"),
+    ],
+)
+def test_all_buckets(args: tuple[str, ...], urls: tuple[str, ...], source: str) -> None:
+    """B1: a server without a bucket, and --all, ask for all buckets."""
+    found = config(*args, environ={"NATS_URL": "nats://env"})
+    assert (found.bucket, found.server.urls, found.source) == ("", urls, source)
+    assert found.directory == Path("/mnt")
+
+
+def test_embedded_all(tmp_path: Path) -> None:
+    """B1: all buckets of the embedded server can be mounted."""
+    found = config("--all", "--embedded", "/mnt")
+    assert (found.bucket, found.source) == ("", "embedded:")
+    assert found.embedded == tmp_path / "data" / "natsfs" / "server"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--all", "demo", "/mnt"), "--all shows all buckets, and SOURCE names 'demo'"),
+        (("--create", "nats://h", "/mnt"), "--create makes one bucket"),
+        (("/mnt",), "for all buckets of the usual server write `natsfs mount --all DIRECTORY`"),
+    ],
+)
+def test_not_all_buckets(args: tuple[str, ...], said: str) -> None:
+    """B1: what contradicts itself, or may be a slip, is refused."""
+    with pytest.raises(UsageError, match=re.escape(said)):
+        config(*args)

@@ -1,0 +1,97 @@
+"""What a mount shows, put together: the filesystem of one bucket, or of all."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import PurePosixPath
+
+import trio
+
+from natsfs.buckets import AllBuckets
+from natsfs.config import MountConfig
+from natsfs.data.cache import BlockCache
+from natsfs.data.reader import ObjectReader
+from natsfs.errors import BucketNotFoundError, ExistsError
+from natsfs.filesystem import Filesystem, Mounted, Served
+from natsfs.filesystem.attributes import is_hard_link
+from natsfs.filesystem.purger import Purger
+from natsfs.filesystem.reservations import Reservations
+from natsfs.store.base import ObjectStore, ObjectStoreManager
+from natsfs.store.model import BucketConfig, BucketStatus
+from natsfs.tree.inodes import InodeTable
+from natsfs.tree.namespace import Namespace
+
+log = logging.getLogger(__name__)
+
+
+async def build(manager: ObjectStoreManager, config: MountConfig, nursery: trio.Nursery) -> Served:
+    """The bucket of *config* with its tree complete, or all buckets; it lives in *nursery*.
+
+    Errors: `BucketNotFoundError`, `PermissionsError`, those of `ObjectStoreManager`.
+    """
+    cache = BlockCache(config.cache)
+
+    def compose(store: ObjectStore, status: BucketStatus) -> Mounted:
+        return _compose(store, status, config, cache, nursery)
+
+    if not config.bucket:
+        buckets = AllBuckets(manager, config, compose, nursery)
+        await buckets.start()
+        return buckets
+    store = await _open_bucket(manager, config)
+    filesystem = Filesystem(compose(store, await store.status()))
+    await filesystem.start(nursery)
+    return filesystem
+
+
+async def _open_bucket(manager: ObjectStoreManager, config: MountConfig) -> ObjectStore:
+    try:
+        return await manager.bind(config.bucket)
+    except BucketNotFoundError:
+        if not config.create:
+            raise
+    try:
+        return await manager.create(BucketConfig(config.bucket))
+    except ExistsError:
+        # Another mount with --create was faster.
+        return await manager.bind(config.bucket)
+
+
+def _compose(
+    store: ObjectStore,
+    status: BucketStatus,
+    config: MountConfig,
+    cache: BlockCache,
+    nursery: trio.Nursery,
+) -> Mounted:
+    """What the filesystem of a bucket stands on."""
+    namespace = Namespace(is_hard_link)
+    # Until something is in it, the bucket's directory is as old as the bucket.
+    namespace.root.changed = (0, status.created_ns)
+    identity = f"{status.stream}@{status.created_ns}"
+    return Mounted(
+        store=store,
+        namespace=namespace,
+        inodes=InodeTable(namespace.root),
+        reader=ObjectReader(store, cache, identity, nursery),
+        purger=Purger(store, config.purge_delay),
+        reservations=Reservations(),
+        tree=config.tree,
+        root=PurePosixPath(config.directory),
+        spool_directory=config.cache.directory / "spool",
+        read_only=_why_read_only(config, status),
+        atomic=status.allow_atomic,
+    )
+
+
+def _why_read_only(config: MountConfig, status: BucketStatus) -> str | None:
+    if config.read_only:
+        return "the mount is read-only"
+    if status.sealed:
+        reason = f"bucket {status.bucket} is sealed"
+    elif status.mirror is not None:
+        reason = f"bucket {status.bucket} is a mirror of {status.mirror}"
+    else:
+        return None
+    log.info("%s: mounted read-only", reason)
+    return reason

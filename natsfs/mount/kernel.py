@@ -1,0 +1,124 @@
+"""The mount itself: from `pyfuse3.init` to `pyfuse3.close`.
+
+Concurrency: `serve_kernel` is called once in a process, because pyfuse3 keeps its session in
+globals.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from natsfs.config import MountConfig
+from natsfs.errors import MountFailed
+from natsfs.filesystem import Served
+from natsfs.operations.handlers import Operations
+from natsfs.operations.notifier import KernelNotifier
+
+log = logging.getLogger(__name__)
+
+#: KiB that the kernel reads ahead of a sequential reader: with its default of 128 a prototype read
+#: 0.48 GB/s through FUSE on the machine that read 4.6 GB/s with this (design.md, rule 8).
+READ_AHEAD_KB = 1024
+
+#: Requests that are served at once.  Each that waits takes up one, so that with pyfuse3's 99 a
+#: hundred programs that wait for one bucket would stop all others; a task costs some KiB.
+MAX_TASKS = 1000
+
+
+async def serve_kernel(served: Served, config: MountConfig, ready: Callable[[], None]) -> None:
+    connected = trio.Event()
+    operations = Operations(served, on_init=connected.set)
+    with _captured_stderr() as said:
+        try:
+            pyfuse3.init(operations, str(config.directory), _options(served, config))
+        except RuntimeError as error:
+            raise MountFailed(f"cannot mount on {config.directory}: {said() or error}") from error
+    notifier = KernelNotifier()
+    served.tell(notifier)
+    # A mount point that turns into an empty directory after a crash would invite a mirroring job to
+    # delete everything; one that says ENOTCONN does not.  So only an orderly end unmounts.
+    orderly = False
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal)
+            nursery.start_soon(_announce, connected, config.directory, ready)
+            await pyfuse3.main(max_tasks=MAX_TASKS)
+            nursery.cancel_scope.cancel()
+        orderly = True
+    finally:
+        notifier.stop()
+        pyfuse3.close(unmount=orderly)
+
+
+def _options(served: Served, config: MountConfig) -> set[str]:
+    source = (config.source or config.bucket).replace("\\", "\\\\").replace(",", "\\,")
+    options = {"default_permissions", f"fsname={source}", "subtype=natsfs", *config.kernel_options}
+    if config.allow_other:
+        options.add("allow_other")
+    if served.read_only:
+        options.add("ro")
+    return options
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[Callable[[], str]]:
+    """What libfuse and fusermount3 print, which is the only place where they say what is wrong."""
+    with tempfile.TemporaryFile() as stream:
+        kept = os.dup(2)
+        os.dup2(stream.fileno(), 2)
+
+        def said() -> str:
+            stream.seek(0)
+            return " ".join(stream.read().decode(errors="replace").split())
+
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+async def _stop_on_signal() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: unmounting", signal.Signals(number).name)
+            pyfuse3.terminate()
+
+
+async def _announce(connected: trio.Event, directory: Path, ready: Callable[[], None]) -> None:
+    await connected.wait()
+    await trio.to_thread.run_sync(_raise_read_ahead, directory)
+    ready()
+
+
+def _raise_read_ahead(directory: Path) -> None:
+    device = _device_of(directory)
+    try:
+        Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(READ_AHEAD_KB))
+    except OSError as error:
+        log.info("the kernel's read-ahead stays at its default, reads are slower: %s", error)
+
+
+def _device_of(directory: Path) -> str:
+    """MAJOR:MINOR of what is mounted on *directory*, told by the kernel's table: to ask the mount
+    itself would be to wait for ourselves."""
+    spelled = "".join(_octal(character) for character in str(directory))
+    device = ""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        if fields[4] == spelled:
+            device = fields[2]
+    return device
+
+
+def _octal(character: str) -> str:
+    return f"\\{ord(character):03o}" if character in " \t\n\\" else character

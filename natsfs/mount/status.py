@@ -1,0 +1,48 @@
+"""What a mount says of itself on its control socket."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from natsfs.config import MountConfig, ServerConfig
+from natsfs.control import MalformedEntry, MountStatus, server_status
+from natsfs.filesystem import Served
+from natsfs.store.session import Session
+
+
+class Status:
+    """Answers the control socket."""
+
+    def __init__(
+        self, config: MountConfig, server: ServerConfig, session: Session, served: Served
+    ) -> None:
+        self._config = config
+        self._server = server
+        self._session = session
+        self._served = served
+        self._since = time.monotonic()
+
+    async def answer(self) -> MountStatus:
+        running = self._served.running()
+        mounted = [filesystem.mounted for filesystem in running.values()]
+        status = MountStatus(
+            source=self._config.source or self._config.bucket,
+            directory=str(self._config.directory),
+            bucket=self._config.bucket,
+            pid=os.getpid(),
+            uptime=time.monotonic() - self._since,
+            connection="connected" if self._session.connected else "disconnected",
+            read_only=self._served.read_only,
+            objects=sum(len(one.namespace) for one in mounted),
+            pending=sum(filesystem.pending_bytes() for filesystem in running.values()),
+            server=server_status(self._server),
+            malformed=[
+                MalformedEntry(name=subject, reason=event.reason)
+                for one in mounted
+                for subject, event in one.malformed.items()
+            ],
+        )
+        if not self._config.bucket:
+            status["buckets"] = sorted(running)
+        return status

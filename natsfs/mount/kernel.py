@@ -36,14 +36,19 @@ MAX_TASKS = 1000
 
 async def serve_kernel(served: Served, config: MountConfig, ready: Callable[[], None]) -> None:
     connected = trio.Event()
-    operations = Operations(served, on_init=connected.set)
+
+    def begin() -> None:
+        # Before, the kernel has nothing cached, and libfuse refuses to tell it anything (ENOSYS).
+        served.tell(notifier)
+        connected.set()
+
+    operations = Operations(served, on_init=begin)
     with _captured_stderr() as said:
         try:
             pyfuse3.init(operations, str(config.directory), _options(served, config))
         except RuntimeError as error:
             raise MountFailed(f"cannot mount on {config.directory}: {said() or error}") from error
     notifier = KernelNotifier()
-    served.tell(notifier)
     # A mount point that turns into an empty directory after a crash would invite a mirroring job to
     # delete everything; one that says ENOTCONN does not.  So only an orderly end unmounts.
     orderly = False

@@ -10,6 +10,7 @@ not take it, they count their changes instead, and the commit sees that it was n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -60,6 +61,25 @@ def is_dirty(leaf: Leaf) -> bool:
     return isinstance(leaf.file, OpenFile) and leaf.file.dirty
 
 
+def is_written(node: Node) -> bool:
+    """Whether somebody has *node* open for writing."""
+    file = node.file if isinstance(node, Leaf) else None
+    return isinstance(file, OpenFile) and any(handle.writable for handle in file.handles)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who changes a file.  One with *privileged* (CAP_FSETID) leaves set-ID bits alone; *member_of*
+    says whether a group is among the caller's, and is asked only where a bit hangs on it."""
+
+    privileged: bool = True
+    member_of: Callable[[int], bool] = lambda gid: True
+
+
+#: Who may change everything.
+SUPERUSER = Caller()
+
+
 @dataclass(slots=True, eq=False)
 class FileHandle:
     """One open file description.  *stream* reads the base version with this handle's read-ahead."""
@@ -68,13 +88,15 @@ class FileHandle:
     readable: bool
     writable: bool
     append: bool
-    #: Whether who opened it may write without taking set-ID bits away (CAP_FSETID).
-    privileged: bool = True
+    #: Who opened it.
+    caller: Caller = SUPERUSER
     #: Whether opening it created or cut the file, which its close then has to commit even if it may
     #: not write.
     changed: bool = False
     #: Whether it may have been read: the kernel asks for what it does not have in its pages.
     was_read: bool = False
+    #: Whether reading it is to leave no trace (O_NOATIME).
+    silent: bool = False
     stream: VersionReader | None = None
 
     @property

@@ -126,12 +126,13 @@ def new(mode: int, uid: int, gid: int, now_ns: int) -> Attributes:
     return Attributes(mode, uid, gid, size, now_ns, now_ns, now_ns, now_ns)
 
 
-def without_privileges(mode: int) -> int:
+def without_privileges(mode: int, by_member: Callable[[], bool] = lambda: True) -> int:
     """*mode* as it is after a write by an ordinary user or a chown: the set-user-ID bit goes, and
-    the set-group-ID bit where it is not a mark of mandatory locking.  Directories keep both."""
+    the set-group-ID bit where it is not a mark of mandatory locking that a member of the file's
+    group may keep.  Directories keep both."""
     if stat.S_ISDIR(mode):
         return mode
-    if mode & stat.S_IXGRP:
+    if mode & stat.S_ISGID and (mode & stat.S_IXGRP or not by_member()):
         mode &= ~stat.S_ISGID
     return mode & ~stat.S_ISUID
 

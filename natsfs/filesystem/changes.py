@@ -30,7 +30,7 @@ from natsfs.filesystem.naming import Naming, both, meta_of, name_of, names_of, s
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
-from natsfs.handles import FileHandle
+from natsfs.handles import SUPERUSER, Caller, FileHandle, is_written
 from natsfs.store.model import Link, ObjectInfo
 from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node
 
@@ -65,23 +65,42 @@ class Changes:
         node: Node,
         changes: AttributeChanges,
         handle: FileHandle | None,
-        *,
-        privileged: bool = True,
+        caller: Caller = SUPERUSER,
     ) -> None:
         """Change attributes and size.  Attributes of a file with bytes not yet committed travel
         with these; otherwise they are published before this returns (M5).
+
+        Without a change at all it moves ctime: the kernel asks for that where chown(2) names
+        neither owner nor group, and before a write that is to take the set-group-ID bit away.
 
         Errors: `ReadOnlyError`, those of `Files.truncate` and `Publisher.edit`.
         """
         self._m.check_writable()
         if changes.size is not None:
-            await self._files.truncate(node, changes.size, handle, privileged=privileged)
-        if changes == AttributeChanges(size=changes.size):
-            return
+            await self._files.truncate(node, changes.size, handle, caller)
+            if changes == AttributeChanges(size=changes.size):
+                return
+        changes = self._restricted(node, changes, caller)
         if isinstance(node, Directory):
             await self._set_directory(node, changes)
         elif isinstance(node, Leaf) and not self._files.set_attributes(node, changes):
             await self._set_leaf(node, changes)
+
+    def _restricted(
+        self, node: Node, changes: AttributeChanges, caller: Caller
+    ) -> AttributeChanges:
+        """*changes*, less the set-group-ID bit that only members of the file's group may give it,
+        and may leave it without group execution (chmod(2), chown(2))."""
+        before = attributes_of(self._m, node)
+        mode = before.mode if changes.mode is None else changes.mode
+        of_times = changes.mtime_ns is not None or changes.atime_ns is not None
+        if caller.privileged or of_times or isinstance(node, Directory) or not mode & stat.S_ISGID:
+            return changes
+        if caller.member_of(before.gid):
+            return changes
+        if changes == AttributeChanges() and not (mode & stat.S_IWOTH or is_written(node)):
+            return changes  # no write can follow: a chown to nobody, which everybody may try
+        return replace(changes, mode=stat.S_IMODE(mode & ~stat.S_ISGID))
 
     async def mkdir(self, parent: Directory, name: bytes, mode: int, uid: int, gid: int) -> Node:
         """A new directory with its marker (N5).
@@ -199,19 +218,28 @@ class Changes:
     async def edit(self, node: Node, edit: Callable[[ObjectInfo], ObjectInfo]) -> None:
         """Let *edit* change the meta of *node*: UpdateMeta.  Bytes not yet committed go first.
 
-        Errors: `ReadOnlyError`, `StaleVersion` (it was removed), those of `Commits.commit`, of
-        *edit* and of `ObjectStore.commit`.
+        Errors: `ReadOnlyError`, `StaleVersion` (a directory that was removed, a version that
+        another client replaced), those of `Commits.commit`, of *edit* and of `ObjectStore.commit`.
         """
         self._m.check_writable()
         assert isinstance(node, Leaf | Directory)
         if isinstance(node, Leaf) and node.file is not None:
             await self._commits.commit(node.file)
         async with self._m.reservations.hold(lambda: meta_of(node)):
+            if isinstance(node, Leaf) and node.heir.parent is None:
+                self._edit_nameless(node, edit)
+                return
             if not meta_of(node):
                 raise StaleVersion("its attributes went with its name")
             if isinstance(node, Directory):
                 await self._mark_implied(node)
             await self._edit(node, edit)
+
+    def _edit_nameless(self, leaf: Leaf, edit: Callable[[ObjectInfo], ObjectInfo]) -> None:
+        """Who has a file open that lost its name keeps its attributes, too (W5)."""
+        attributes = attributes_of(self._m, leaf)
+        leaf.info = edit(leaf.info or ObjectInfo("", self._m.store.bucket, ""))
+        leaf.attributes = replace(attributes, ctime_ns=now_ns())
 
     async def _edit(self, node: Leaf | Directory, edit: Callable[[ObjectInfo], ObjectInfo]) -> None:
         unstored = self._times.unstored(node)

@@ -16,7 +16,7 @@ from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.files import Files, new_file
 from natsfs.filesystem.naming import Naming, both
 from natsfs.filesystem.state import Mounted
-from natsfs.handles import FileHandle
+from natsfs.handles import SUPERUSER, Caller, FileHandle
 from natsfs.tree.nodes import Directory, Leaf, Node
 
 
@@ -33,7 +33,14 @@ class Creation:
         self._claims = claims
 
     async def create(
-        self, parent: Directory, name: bytes, mode: int, flags: int, uid: int, gid: int
+        self,
+        parent: Directory,
+        name: bytes,
+        mode: int,
+        flags: int,
+        uid: int,
+        gid: int,
+        caller: Caller = SUPERUSER,
     ) -> tuple[FileHandle, Node]:
         """Open *name*, making it if it does not exist.  With O_EXCL it succeeds for one of any
         number of mounts, at once (A3).
@@ -47,22 +54,22 @@ class Creation:
             if claimed:
                 await self._claims.claim(object_name)
             if name in parent.children:
-                return self._open(parent, name, flags, privileged=uid == 0)
+                return self._open(parent, name, flags, caller)
             attributes = new_file(
                 attributes_of(self._m, parent), stat.S_IFREG | stat.S_IMODE(mode), uid, gid
             )
-            handle, leaf = self._files.create(parent, name, attributes, flags, privileged=uid == 0)
+            handle, leaf = self._files.create(parent, name, attributes, flags, caller)
             if claimed:
                 self._claims.own(leaf)
             return handle, leaf
 
     def _open(
-        self, parent: Directory, name: bytes, flags: int, *, privileged: bool
+        self, parent: Directory, name: bytes, flags: int, caller: Caller
     ) -> tuple[FileHandle, Node]:
         """Another client was faster than the kernel's lookup."""
         if flags & os.O_EXCL:
             raise ExistsError(f"entry {name!r} exists")
         node = self._entries.meant(self._entries.entry(parent, name))
         assert isinstance(node, Leaf | Directory)
-        handle, _ = self._files.open(node, flags, privileged=privileged)
+        handle, _ = self._files.open(node, flags, caller)
         return handle, node

@@ -82,8 +82,11 @@ class Entries:
         return self.meant(self.entry(directory, name))
 
     def attributes(self, node: Node) -> Attributes:
-        """stat(2) of *node*."""
-        return attributes_of(self._m, node)
+        """stat(2) of *node*, for the kernel to believe."""
+        found = attributes_of(self._m, node)
+        if isinstance(node, Leaf):
+            node.told_size = found.size
+        return found
 
     def links(self, node: Node) -> int:
         """`st_nlink` of *node*."""

@@ -27,7 +27,7 @@ from natsfs.filesystem.attributes import AttributeChanges, Attributes
 from natsfs.filesystem.commits import Commits, read
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
-from natsfs.handles import FileHandle, OpenFile
+from natsfs.handles import SUPERUSER, Caller, FileHandle, OpenFile
 from natsfs.tree.nodes import Directory, Leaf, Node
 
 #: Bytes of the largest file, which is that of ext4 with 4 KiB blocks.
@@ -49,10 +49,8 @@ class Files:
 
     # -- open and close ---------------------------------------------------------------------------
 
-    def open(self, node: Node, flags: int, *, privileged: bool = True) -> tuple[FileHandle, bool]:
+    def open(self, node: Node, flags: int, caller: Caller = SUPERUSER) -> tuple[FileHandle, bool]:
         """A handle for *node*, and whether the pages that the kernel has of it are still true.
-
-        *privileged* says that writes leave set-ID bits alone.
 
         Errors: `IsADirectory`, `ReadOnlyError`, `CacheError`, `NoSpaceError` (local disk).
         """
@@ -69,16 +67,17 @@ class Files:
             readable=access != os.O_WRONLY,
             writable=access != os.O_RDONLY,
             append=bool(flags & os.O_APPEND),
-            privileged=privileged,
+            caller=caller,
             # What is read from true pages nobody hears of; a program that may write as well is
             # taken to write, because an atime behind the mtime means new mail to a mail reader.
             was_read=pages_true and access == os.O_RDONLY,
+            silent=bool(flags & os.O_NOATIME),
         )
         if flags & os.O_TRUNC:
             # Linux cuts for O_RDONLY, too; the kernel has checked the right to write.
             handle.changed = True
             try:
-                self._truncate(file, 0, privileged=privileged)
+                self._truncate(file, 0, caller)
             except NatsfsError:
                 self._commits.let_go(file)
                 raise
@@ -91,8 +90,7 @@ class Files:
         name: bytes,
         attributes: Attributes,
         flags: int,
-        *,
-        privileged: bool = True,
+        caller: Caller = SUPERUSER,
     ) -> tuple[FileHandle, Leaf]:
         """A new file, which the bucket sees when it is closed or synced (W2).
 
@@ -102,7 +100,7 @@ class Files:
         leaf.attributes = attributes
         self._m.namespace.place(leaf, directory, name)
         self._times.entry_changed(directory, attributes.mtime_ns)
-        handle, _ = self.open(leaf, flags & ~os.O_TRUNC, privileged=privileged)
+        handle, _ = self.open(leaf, flags & ~os.O_TRUNC, caller)
         handle.changed = True
         return handle, leaf
 
@@ -122,7 +120,7 @@ class Files:
             await self._commits.commit_or_keep(file)
         if handle.stream is not None:
             handle.stream.close()
-        if handle.was_read:
+        if handle.was_read and not handle.silent:
             self._times.was_read(file.leaf)
         file.handles.discard(handle)
         self._commits.let_go(file)
@@ -153,21 +151,28 @@ class Files:
             raise
 
     def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
-        """Put *data* at *offset*, or at the end for a handle that appends.
+        """Put *data* at *offset*, or at the end for a handle that appends while the kernel does not
+        know where that is.
 
         Errors: `BadHandle` (not open for writing), `NoSpaceError`, `FileTooBig`, `CacheError`.
         """
         if not handle.writable:
             raise BadHandle("not open for writing")
         file = handle.file
-        offset = file.size if handle.append else offset
+        told = file.leaf.told_size == file.size
+        if handle.append and not told:
+            # The kernel takes the end from the size that it has, which another client changed.
+            # Otherwise it knows better: fcntl(2) may have taken O_APPEND away since.
+            offset = file.size
         _check_growth(file, offset, offset + len(data))
         self._spool(file).write(offset, data)
-        self._changed(file, handle.privileged)
+        self._changed(file, handle.caller)
+        if told:
+            file.leaf.told_size = file.size
         return len(data)
 
     async def truncate(
-        self, node: Node, size: int, handle: FileHandle | None, *, privileged: bool = True
+        self, node: Node, size: int, handle: FileHandle | None, caller: Caller = SUPERUSER
     ) -> None:
         """Cut or extend with zeros.  Without a *handle* that will be flushed, commit at once.
 
@@ -178,7 +183,7 @@ class Files:
         self._m.check_writable()
         file = handle.file if handle is not None else self._acquire(node)
         try:
-            self._truncate(file, size, privileged=privileged)
+            self._truncate(file, size, caller)
             if not any(other.writable for other in file.handles):
                 await self._commits.commit(file)
         finally:
@@ -209,17 +214,20 @@ class Files:
             file.spool = Spool(self._m.spool_directory, file.size)
         return file.spool
 
-    def _truncate(self, file: OpenFile, size: int, *, privileged: bool) -> None:
+    def _truncate(self, file: OpenFile, size: int, caller: Caller) -> None:
         _check_growth(file, size, size)
         if size != file.size or file.spool is not None:
             self._spool(file).truncate(size)
-        self._changed(file, privileged)
+        self._changed(file, caller)
+        file.leaf.told_size = size
 
-    def _changed(self, file: OpenFile, privileged: bool) -> None:
+    def _changed(self, file: OpenFile, caller: Caller) -> None:
         file.changes += 1
         now = now_ns()
         before = attributes_of(self._m, file.leaf)
-        mode = before.mode if privileged else attrs.without_privileges(before.mode)
+        mode = before.mode
+        if not caller.privileged:
+            mode = attrs.without_privileges(mode, lambda: caller.member_of(before.gid))
         file.leaf.attributes = replace(
             before, mode=mode, size=file.size, mtime_ns=now, ctime_ns=now
         )

@@ -200,7 +200,7 @@ class Moves:
                 return []
             moved = self._moved_leaf(node.info, source, target)
             links = self._m.namespace.links_to(node)
-            return [Step(node, node.info, moved), *retargeted(links, moved.name)]
+            return [Step(node, node.info, moved), *retargeted(links, moved.name), *self._file(node)]
         assert isinstance(node, Directory)
         old, new = f"{source.object_name}/", f"{target.object_name}/"
         found = []
@@ -216,14 +216,18 @@ class Moves:
         return found
 
     def _inheritance(self, replaced: Node | None) -> list[Step]:
-        """A file that loses its primary name to a rename goes on under another one (K7); one that
-        loses any name gets a new ctime, and so its meta is written again."""
+        """A file that loses its primary name to a rename goes on under another one (K7)."""
         if not isinstance(replaced, Leaf):
             return []
         if self._m.namespace.links_to(replaced):
             return self._hardlinks.promotion(replaced)
-        file = self._m.namespace.primary(replaced)
-        if file is replaced or not isinstance(file, Leaf) or file.info is None:
+        return self._file(replaced)
+
+    def _file(self, name: Leaf) -> list[Step]:
+        """The file that a hard link, *name*, stands for: its meta is written again, because what
+        happens to one of its names is a change of the file and moves its ctime."""
+        file = self._m.namespace.primary(name)
+        if file is name or not isinstance(file, Leaf) or file.info is None:
             return []
         return [Step(file, file.info, file.info)]
 

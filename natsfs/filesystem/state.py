@@ -79,6 +79,9 @@ class Mounted:
     only_directories: bool = False
     #: Called when the bucket was found to be gone.
     on_gone: Callable[[], None] = lambda: None
+    #: What mount(8) calls noatime and nodiratime: the kernel leaves atime to FUSE's servers.
+    noatime: bool = False
+    nodiratime: bool = False
 
     def check_writable(self) -> None:
         """Errors: `ReadOnlyError` when nothing may be changed here."""

@@ -65,6 +65,8 @@ class Times:
 
     def was_read(self, node: Node) -> None:
         """The content of *node* was read: a directory's entries and a link's text are that, too."""
+        if self._m.noatime or (self._m.nodiratime and isinstance(node, Directory)):
+            return
         now = now_ns()
         before = attributes_of(self._m, node)
         newest_change = max(before.mtime_ns, before.ctime_ns)

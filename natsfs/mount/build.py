@@ -81,6 +81,8 @@ def _compose(
         spool_directory=config.cache.directory / "spool",
         read_only=_why_read_only(config, status),
         atomic=status.allow_atomic,
+        noatime="noatime" in config.kernel_options,
+        nodiratime="nodiratime" in config.kernel_options,
     )
 
 

@@ -66,7 +66,9 @@ async def serve_kernel(served: Served, config: MountConfig, ready: Callable[[], 
 
 def _options(served: Served, config: MountConfig) -> set[str]:
     source = (config.source or config.bucket).replace("\\", "\\\\").replace(",", "\\,")
-    options = {"default_permissions", f"fsname={source}", "subtype=natsfs", *config.kernel_options}
+    # nodiratime is kept by `Mounted`; libfuse before 3.16 refuses the word.
+    words = set(config.kernel_options) - {"nodiratime"}
+    options = {"default_permissions", f"fsname={source}", "subtype=natsfs", *words}
     if config.allow_other:
         options.add("allow_other")
     if served.read_only:

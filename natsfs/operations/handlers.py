@@ -29,7 +29,7 @@ from natsfs.errors import CrossBucketError
 from natsfs.filesystem import Filesystem, Served
 from natsfs.filesystem.attributes import AttributeChanges
 from natsfs.filesystem.naming import check_length
-from natsfs.handles import DirectoryHandle, FileHandle
+from natsfs.handles import Caller, DirectoryHandle, FileHandle
 from natsfs.operations.boundary import answers
 from natsfs.tree.inodes import ROOT_INO, slot_of
 from natsfs.tree.nodes import Node
@@ -144,7 +144,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         fs = await self._served.at(inode)
         node = fs.entries.node(inode)
-        handle, pages_true = fs.files.open(node, flags, privileged=ctx.uid == 0)
+        handle, pages_true = fs.files.open(node, flags, _caller(ctx))
         return FileInfo(FileHandleT(fs.handles.add(handle)), keep_cache=pages_true)
 
     @answers
@@ -158,7 +158,9 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[FileInfo, EntryAttributes]:
         fs = await self._served.at(parent_inode)
         directory = fs.entries.directory(parent_inode)
-        handle, node = await fs.creation.create(directory, name, mode, flags, ctx.uid, ctx.gid)
+        handle, node = await fs.creation.create(
+            directory, name, mode, flags, ctx.uid, ctx.gid, _caller(ctx)
+        )
         info = FileInfo(FileHandleT(fs.handles.add(handle)), keep_cache=False)
         return info, _entry(fs, node)
 
@@ -210,7 +212,7 @@ class Operations(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
         )
-        await fs.changes.setattr(node, changes, handle, privileged=ctx.uid == 0)
+        await fs.changes.setattr(node, changes, handle, _caller(ctx))
         return _attributes(fs, node)
 
     @answers
@@ -354,3 +356,19 @@ def _attributes(fs: Filesystem, node: Node) -> EntryAttributes:
     entry.st_ctime_ns = found.ctime_ns
     entry.st_birthtime_ns = found.btime_ns
     return entry
+
+
+def _caller(ctx: RequestContext) -> Caller:
+    uid, gid, pid = ctx.uid, ctx.gid, ctx.pid
+
+    def member_of(group: int) -> bool:
+        if group == gid:
+            return True
+        try:
+            return group in pyfuse3.get_sup_groups(pid)
+        except (OSError, ValueError, RuntimeError):
+            # Gone, or of another PID namespace.  A write comes after the kernel's own request to
+            # take the bit away, so who cannot be asked any more was a member then.
+            return True
+
+    return Caller(privileged=uid == 0, member_of=member_of)

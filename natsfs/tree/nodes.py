@@ -100,7 +100,7 @@ class Leaf(Node):
     """Anything but a directory.  *file* is the open file that the layer above keeps for it.
     *successor* has its name since another client wrote a version that *file* does not read."""
 
-    __slots__ = ("cached", "file", "info", "successor")
+    __slots__ = ("cached", "file", "info", "successor", "told_size")
 
     def __init__(self, parent: Directory | None, name: bytes, info: ObjectInfo | None) -> None:
         super().__init__(parent, name)
@@ -109,6 +109,8 @@ class Leaf(Node):
         self.successor: Leaf | None = None
         #: The nuid of the version whose pages the kernel may have.
         self.cached = ""
+        #: The size that the kernel takes it to have.
+        self.told_size = -1
 
     @property
     def object_name(self) -> str:

@@ -78,6 +78,8 @@ def test_unlinked_file_stays_a_file(directory: Path) -> None:
         assert os.pread(descriptor, 10, SIZE) == b"NEW\0\0"
         os.fchmod(descriptor, 0o600)
         os.fchown(descriptor, os.getuid(), os.getgid())
+        os.setxattr(descriptor, "user.a", b"1")
+        assert os.getxattr(descriptor, "user.a") == b"1"
         os.utime(descriptor, ns=(1, 2))
         assert os.fstat(descriptor).st_mtime_ns == 2
         assert os.fstat(descriptor).st_mode & 0o777 == 0o600
@@ -211,6 +213,17 @@ def test_append_ignores_the_offset(directory: Path) -> None:
         os.truncate(path, 2)
         os.write(descriptor, b"6")
         assert os.pread(descriptor, 100, 0) == b"126"
+
+
+def test_append_can_be_taken_away(directory: Path) -> None:
+    """W3: a descriptor writes where it is told to once fcntl took O_APPEND from it."""
+    path = directory / "f"
+    path.write_bytes(b"1234")
+    with opened(path, os.O_WRONLY | os.O_APPEND) as descriptor:
+        os.write(descriptor, b"5")
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, 0)
+        os.pwrite(descriptor, b"X", 0)
+    assert path.read_bytes() == b"X2345"
 
 
 def test_holes(directory: Path) -> None:

@@ -188,6 +188,15 @@ def test_set_id_bits_go(here: Path, name: str, mode: int) -> None:
     assert bits(path) == f"{kept:04o}"
 
 
+@pytest.mark.parametrize("name", [name for name in LOSING if not name.startswith("chown")])
+@pytest.mark.parametrize("mode", [0o2646, 0o6646, 0o2767])
+def test_set_gid_goes_for_strangers(here: Path, name: str, mode: int) -> None:
+    """M1: who is not in the file's group leaves no set-group-ID bit behind, executable or not."""
+    path = owned(here / "f", mode)
+    assert outcome(OTHER, lambda: LOSING[name](path), FOREIGN_GROUP) == "done"
+    assert bits(path) == f"{mode & 0o777:04o}"
+
+
 def test_set_id_bits_stay_for_root(here: Path) -> None:
     """M1: what root writes keeps its set-ID bits; what root chowns does not."""
     path = owned(here / "f", 0o6777)

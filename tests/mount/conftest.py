@@ -15,6 +15,7 @@ import pytest
 
 from natsfs.server import Server
 
+from .differential import Worlds
 from .foreign import ForeignClient, go_client, js_client, py_client
 from .mounting import LIFE, Mount, private_environment
 from .trees import Pair, make_tree
@@ -156,3 +157,13 @@ def foreign(
         if required("clients"):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture
+def worlds(mounter: Mounter, nats_url: str, tmp_path: Path) -> Worlds:
+    """A local directory and a mount for everybody, of a bucket that natsfs made: only those have
+    atomic batches (A2)."""
+    local = tmp_path / "local"
+    local.mkdir()
+    source = f"{nats_url}/b-{uuid.uuid4().hex[:12]}"
+    return Worlds(local, mounter("--create", "--allow-other", source=source).directory)

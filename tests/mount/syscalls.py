@@ -80,8 +80,21 @@ def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
     _call(_libc.fallocate, descriptor, mode, ctypes.c_long(offset), ctypes.c_long(length))
 
 
-#: setgroups(2): the C library's function changes every thread of the process, the call itself one.
-_SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159}
+def sync_file_range(descriptor: int, offset: int, count: int, flags: int) -> None:
+    """Start, or wait for, the writing of a range."""
+    _call(_libc.sync_file_range, descriptor, ctypes.c_long(offset), ctypes.c_long(count), flags)
+
+
+#: What the C library does to every thread of the process, and the call itself to one; on the other
+#: architectures that natsfs runs on the numbers are those of asm-generic/unistd.h.
+_GENERIC = {"setgroups": 159, "setresuid": 147, "setresgid": 149, "unshare": 97, "openat2": 437}
+_X86_64 = {"setgroups": 116, "setresuid": 117, "setresgid": 119, "unshare": 272, "openat2": 437}
+
+
+def system_call(name: str, *arguments: object) -> int:
+    """The call itself, without what the C library adds to it."""
+    numbers = _X86_64 if os.uname().machine == "x86_64" else _GENERIC
+    return _call(_libc.syscall, numbers[name], *arguments)
 
 
 def as_user(
@@ -98,7 +111,7 @@ def as_user(
 
 def _as_user(uid: int, gid: int, groups: Sequence[int], call: Callable[[], Result]) -> Result:
     numbers = (ctypes.c_uint32 * len(groups))(*groups)
-    _call(_libc.syscall, _SETGROUPS[os.uname().machine], len(groups), numbers)
+    system_call("setgroups", len(groups), numbers)
     _libc.setfsgid(gid)
     _libc.setfsuid(uid)
     # The answer to an impossible change is the number in force.

@@ -165,6 +165,23 @@ async def test_append(world: World) -> None:
     assert await world.foreign.get("f") == b"one two three four"
 
 
+async def test_append_where_the_kernel_knows_the_end(world: World) -> None:
+    """W3: the kernel's offset holds for a handle that appends, because fcntl may have changed that;
+    unless the kernel's size of the file is not the true one."""
+    await world.write("f", b"12345")
+    async with world.opened("f", os.O_WRONLY | os.O_APPEND) as appends:
+        assert world.stat("f").size == 5
+        world.fs.files.write(appends, 0, b"X")
+        world.fs.files.write(appends, 5, b"6")
+        world.fs.files.write(appends, 1, b"Y")
+    assert await world.foreign.get("f") == b"XY3456"
+    await world.foreign.put("f", b"a longer version")
+    await world.settle()
+    async with world.opened("f", os.O_WRONLY | os.O_APPEND) as appends:
+        world.fs.files.write(appends, 6, b", and more")
+    assert await world.foreign.get("f") == b"a longer version, and more"
+
+
 async def test_holes(world: World) -> None:
     """W3: what was skipped reads as zeros."""
     async with world.opened("f", CREATE) as handle:

@@ -160,10 +160,14 @@ def foreign(
 
 
 @pytest.fixture
-def worlds(mounter: Mounter, nats_url: str, tmp_path: Path) -> Worlds:
+def worlds(
+    request: pytest.FixtureRequest, mounter: Mounter, nats_url: str, tmp_path: Path
+) -> Worlds:
     """A local directory and a mount for everybody, of a bucket that natsfs made: only those have
     atomic batches (A2)."""
+    life = 3500.0 if request.node.get_closest_marker("nightly") else LIFE
     local = tmp_path / "local"
     local.mkdir()
     source = f"{nats_url}/b-{uuid.uuid4().hex[:12]}"
-    return Worlds(local, mounter("--create", "--allow-other", source=source).directory)
+    mount = mounter("--create", "--allow-other", source=source, life=life)
+    return Worlds(local, mount.directory)

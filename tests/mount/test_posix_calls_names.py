@@ -204,7 +204,7 @@ def permissions() -> dict[str, Probe]:
         )
         for name, call in ATTEMPTS.items()
         for who, user in USERS.items()
-        for mode in (0o777, 0o1777, 0o1770, 0o755, 0o766)
+        for mode in (0o777, 0o1777, 0o1770, 0o755)
         for owner in (ROOT, OWNER, STRANGER)
         for entries in (OWNER, STRANGER)
         for inner in (0o755, 0o777)

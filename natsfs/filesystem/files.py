@@ -151,24 +151,23 @@ class Files:
             raise
 
     def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
-        """Put *data* at *offset*, or at the end for a handle that appends while the kernel does not
-        know where that is.
+        """Put *data* at *offset*, or at the end if a handle that appends writes to what the kernel
+        wrongly takes for the end.  What such a handle writes elsewhere comes from a shared mapping,
+        or after fcntl(2) took O_APPEND away.
 
         Errors: `BadHandle` (not open for writing), `NoSpaceError`, `FileTooBig`, `CacheError`.
         """
         if not handle.writable:
             raise BadHandle("not open for writing")
         file = handle.file
-        told = file.leaf.told_size == file.size
-        if handle.append and not told:
+        leaf, asked = file.leaf, offset
+        if handle.append and leaf.told_size != file.size and offset >= leaf.told_size:
             # The kernel takes the end from the size that it has, which another client changed.
-            # Otherwise it knows better: fcntl(2) may have taken O_APPEND away since.
             offset = file.size
         _check_growth(file, offset, offset + len(data))
         self._spool(file).write(offset, data)
         self._changed(file, handle.caller)
-        if told:
-            file.leaf.told_size = file.size
+        leaf.told_size = max(leaf.told_size, asked + len(data))
         return len(data)
 
     async def truncate(

@@ -153,15 +153,17 @@ async def test_several_handles(world: World) -> None:
 
 
 async def test_append(world: World) -> None:
-    """W3: a handle that appends writes at the end, wherever others have moved it."""
+    """W3: a handle that appends writes at the end, wherever the kernel takes that to be."""
     await world.write("f", b"one")
     async with (
         world.opened("f", os.O_WRONLY | os.O_APPEND) as appends,
         world.opened("f", os.O_WRONLY) as writes,
     ):
+        appends.file.leaf.told_size = 0
         world.fs.files.write(appends, 0, b" two")
         world.fs.files.write(writes, 7, b" three")
-        world.fs.files.write(appends, 0, b" four")
+        appends.file.leaf.told_size = 1
+        world.fs.files.write(appends, 1, b" four")
     assert await world.foreign.get("f") == b"one two three four"
 
 
@@ -180,6 +182,15 @@ async def test_append_where_the_kernel_knows_the_end(world: World) -> None:
     async with world.opened("f", os.O_WRONLY | os.O_APPEND) as appends:
         world.fs.files.write(appends, 6, b", and more")
     assert await world.foreign.get("f") == b"a longer version, and more"
+
+
+async def test_mapping_of_an_appending_handle(world: World) -> None:
+    """W3: pages of a shared mapping are written where they are, also by a handle that appends."""
+    await world.write("f", b"one")
+    async with world.opened("f", os.O_RDWR | os.O_APPEND) as handle:
+        handle.file.leaf.told_size = 3
+        world.fs.files.write(handle, 0, b"ONE")
+    assert await world.foreign.get("f") == b"ONE"
 
 
 async def test_holes(world: World) -> None:

@@ -89,8 +89,13 @@ class AttributeChanges:
 
     @property
     def chown(self) -> bool:
-        """Whether the change is one of owner or group, which takes set-ID bits away (chown(2))."""
-        return self.uid is not None or self.gid is not None
+        """Whether the change is one of owner or group, which takes set-ID bits away (chown(2)).
+
+        A change of nothing is one as well: Linux sends it for a chown that gives neither owner nor
+        group, and for nothing else.
+        """
+        nothing = self == AttributeChanges()
+        return nothing or self.uid is not None or self.gid is not None
 
     def encode(self, attributes: Attributes) -> dict[str, str]:
         """The metadata keys that the change touches, taken from *attributes* after it."""
@@ -178,7 +183,8 @@ def birth_ns(info: ObjectInfo) -> int:
 def with_times(info: ObjectInfo) -> ObjectInfo:
     """*info* with its times spelled out, because it is about to be written again: those that are
     not would follow the new timestamp (M2)."""
-    known = {"mtime": _render_time(info.time_ns), "btime": _render_time(info.time_ns)}
+    time = _render_time(info.time_ns)
+    known = {"mtime": time, "atime": info.metadata.get("mtime", time), "btime": time}
     return replace(info, metadata={**known, **info.metadata})
 
 

@@ -15,7 +15,6 @@ from natsfs.errors import (
     NameTooLongError,
     NotADirectory,
     NotEmptyError,
-    StaleVersion,
 )
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of
@@ -32,7 +31,7 @@ from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
 from natsfs.handles import SUPERUSER, Caller, FileHandle, is_written
 from natsfs.store.model import Link, ObjectInfo
-from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node
+from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node, info_of
 
 
 class Changes:
@@ -169,7 +168,7 @@ class Changes:
             await self._claims.withdraw(leaf, leaf.object_name)
         if leaf.parent is not None:
             self._m.notifier.changed(self._m.namespace.detach(leaf))
-            self._times.last_name_went(leaf)
+            self._times.name_changed(leaf)
 
     async def rmdir(self, parent: Directory, name: bytes) -> None:
         """Remove an empty directory.
@@ -185,9 +184,9 @@ class Changes:
                 raise NotEmptyError(f"directory {name!r} is not empty")
             if directory.marker is not None:
                 await self._publisher.remove(directory)
-                self._m.namespace.forget_marker(directory)
             if directory.parent is not None:
-                self._m.notifier.changed(self._m.namespace.detach(directory))
+                self._m.notifier.changed(self._m.namespace.retire(directory))
+                self._times.name_changed(directory)
         self._times.entry_changed(parent, now_ns())
 
     async def _create(
@@ -211,35 +210,41 @@ class Changes:
     async def _set_directory(self, directory: Directory, changes: AttributeChanges) -> None:
         async with self._m.reservations.hold(lambda: meta_of(directory)):
             if not meta_of(directory):
-                return  # removed while it was waiting: nothing is left to change
+                # Removed: those who have it open see the change, and nobody else can (W5).
+                now = changes.apply(attributes_of(self._m, directory), now_ns())
+                directory.attributes = now
+                return
             await self._mark_implied(directory)
             await self._rewrite(directory, changes)
 
     async def edit(self, node: Node, edit: Callable[[ObjectInfo], ObjectInfo]) -> None:
         """Let *edit* change the meta of *node*: UpdateMeta.  Bytes not yet committed go first.
 
-        Errors: `ReadOnlyError`, `StaleVersion` (a directory that was removed, a version that
-        another client replaced), those of `Commits.commit`, of *edit* and of `ObjectStore.commit`.
+        Errors: `ReadOnlyError`, those of `Commits.commit`, of *edit* and of `ObjectStore.commit`.
         """
         self._m.check_writable()
         assert isinstance(node, Leaf | Directory)
         if isinstance(node, Leaf) and node.file is not None:
             await self._commits.commit(node.file)
         async with self._m.reservations.hold(lambda: meta_of(node)):
-            if isinstance(node, Leaf) and node.heir.parent is None:
-                self._edit_nameless(node, edit)
-                return
             if not meta_of(node):
-                raise StaleVersion("its attributes went with its name")
+                self._keep(node, edit)
+                return
             if isinstance(node, Directory):
                 await self._mark_implied(node)
             await self._edit(node, edit)
 
-    def _edit_nameless(self, leaf: Leaf, edit: Callable[[ObjectInfo], ObjectInfo]) -> None:
-        """Who has a file open that lost its name keeps its attributes, too (W5)."""
-        attributes = attributes_of(self._m, leaf)
-        leaf.info = edit(leaf.info or ObjectInfo("", self._m.store.bucket, ""))
-        leaf.attributes = replace(attributes, ctime_ns=now_ns())
+    def _keep(self, node: Leaf | Directory, edit: Callable[[ObjectInfo], ObjectInfo]) -> None:
+        """*node* has no name any more, and so no meta that could be published: those who have it
+        open see the change, and nobody else can (W5)."""
+        attributes = attributes_of(self._m, node)
+        bucket = self._m.store.bucket
+        info = info_of(node) or ObjectInfo("", bucket, "", metadata=attrs.encode(attributes))
+        if isinstance(node, Directory):
+            node.marker = edit(info)
+        else:
+            node.info = edit(info)
+        node.attributes = replace(attributes, ctime_ns=now_ns())
 
     async def _edit(self, node: Leaf | Directory, edit: Callable[[ObjectInfo], ObjectInfo]) -> None:
         unstored = self._times.unstored(node)

@@ -133,10 +133,9 @@ class Hardlinks:
         return writes
 
     def _confirm(self, leaf: Leaf, info: ObjectInfo) -> None:
-        dirty = leaf.file is not None and leaf.file.dirty
         self._m.namespace.confirm(leaf, info)
         self._m.unconfirmed.add(info.subject)
-        if leaf.attributes is not None and not dirty:
+        if leaf.attributes is not None:
             leaf.attributes = replace(leaf.attributes, ctime_ns=info.time_ns)
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 import trio
 
 from natsfs.errors import BucketNotFoundError, NatsfsError, NotFoundError
-from natsfs.filesystem.attributes import of_object
+from natsfs.filesystem.attributes import birth_ns, of_object
 from natsfs.filesystem.foreign_renames import ForeignRenames
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import is_dirty
@@ -29,7 +29,7 @@ from natsfs.store.model import (
     Updated,
     WatchEvent,
 )
-from natsfs.tree.nodes import Leaf, info_of
+from natsfs.tree.nodes import Directory, Leaf, NodeChange, info_of, note_change
 
 log = logging.getLogger(__name__)
 
@@ -208,6 +208,7 @@ class Intake:
     def _apply(self, info: ObjectInfo) -> None:
         namespace = self._m.namespace
         leaf = namespace.find(info.subject)
+        self._note_replacement(leaf, info)
         self._m.unconfirmed.discard(info.subject)
         if isinstance(leaf, Leaf) and is_dirty(leaf):
             self._apply_to_dirty(leaf, info)
@@ -216,12 +217,27 @@ class Intake:
             self._m.notifier.changed(namespace.apply(info))
             return
         other_bytes = leaf.info.nuid != info.nuid and leaf.file is not None
-        overtaken = other_bytes or self._kind(leaf.info) != self._kind(info)
-        if overtaken:
-            namespace.supersede(leaf)
-        self._m.notifier.changed(namespace.apply(info))
-        successor = namespace.find(info.subject)
-        if overtaken and isinstance(successor, Leaf):
+        if other_bytes or self._kind(leaf.info) != self._kind(info):
+            self._overtake(leaf, info)
+        else:
+            self._m.notifier.changed(namespace.apply(info))
+
+    def _note_replacement(self, node: Leaf | Directory | None, info: ObjectInfo) -> None:
+        if node is not None and node.parent is not None and _is_another_file(info_of(node), info):
+            note_change(node.parent, info)
+            self._m.notifier.changed([NodeChange(node.parent)])
+
+    def _overtake(self, leaf: Leaf, info: ObjectInfo) -> None:
+        """*info* gets a node of its own; for the directory, the name was there all the time."""
+        directory = leaf.parent
+        assert directory is not None
+        changed = directory.changed
+        self._m.namespace.supersede(leaf)
+        self._m.notifier.changed(self._m.namespace.apply(info))
+        directory.changed = changed
+        directory.attributes = None
+        successor = self._m.namespace.find(info.subject)
+        if isinstance(successor, Leaf):
             leaf.successor = successor
 
     def _apply_to_dirty(self, leaf: Leaf, info: ObjectInfo) -> None:
@@ -247,3 +263,11 @@ class Intake:
 
     def _kind(self, info: ObjectInfo) -> int:
         return stat.S_IFMT(of_object(info, self._m.tree)[0].mode)
+
+
+def _is_another_file(known: ObjectInfo | None, info: ObjectInfo) -> bool:
+    """Whether another mount's rename gave the name of *known* to another file, which changes the
+    directory.  That has another birth, which a put by any client leaves alone or does not know."""
+    if known is None or known.nuid == info.nuid or "btime" not in info.metadata:
+        return False
+    return birth_ns(known) != birth_ns(info)

@@ -25,12 +25,12 @@ from natsfs.filesystem.hardlinks import Hardlinks, retargeted
 from natsfs.filesystem.links import native_link, neighbour_of
 from natsfs.filesystem.naming import Naming, both, name_of
 from natsfs.filesystem.publisher import Publisher
-from natsfs.filesystem.relocation import MAX_BATCH, Relocation, Step
+from natsfs.filesystem.relocation import MAX_BATCH, Done, Relocation, Step
 from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
 from natsfs.store.model import NOTHING, Link, ObjectInfo
-from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node, walk
+from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node, info_of, walk
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -140,13 +140,13 @@ class Moves:
         node = source.node
         assert isinstance(node, Leaf | Directory)
         _check(source, target, replace_allowed=replace_allowed)
-        self._keep_replaced(node, target.node)
+        kept = target.node if self._keep_replaced(node, target.node) else None
 
         def steps() -> list[Step]:
             nonlocal source, target
             source, target = places()
             _check(source, target, replace_allowed=replace_allowed)
-            return [*self._steps(source, target), *self._inheritance(target.node)]
+            return _merged([*self._steps(source, target), *self._inheritance(kept or target.node)])
 
         done = await self._relocation.publish(steps)
         node = source.node
@@ -155,7 +155,7 @@ class Moves:
         self._vacate(target.node)
         self._m.notifier.changed(self._m.namespace.detach(node))
         self._m.notifier.changed(self._m.namespace.place(node, target.directory, target.name))
-        self._relocation.settle(done)
+        self._settle(done, node)
         if isinstance(node, Directory) and node.marker is None:
             await self._mark_moved(node, marker)
 
@@ -188,31 +188,41 @@ class Moves:
             self._m.notifier.changed(self._m.namespace.detach(node))
         for node, place in ((here, target), (there, source)):
             self._m.notifier.changed(self._m.namespace.place(node, place.directory, place.name))
+        self._settle(done, here, there)
+
+    def _settle(self, done: list[Done], *moved: Node) -> None:
         self._relocation.settle(done)
+        for node in moved:
+            if info_of(node) is None:
+                self._times.name_changed(node)
 
     # -- what is published ------------------------------------------------------------------------
 
     def _steps(self, source: Place, target: Place) -> list[Step]:
-        """The metas that move, in the order in which they are published."""
+        """The metas that move, in the order in which they are published: what is in a directory
+        before its marker, so that other mounts do not take it for newer than the mtime in that."""
         node = source.node
         if isinstance(node, Leaf):
             if node.info is None:
                 return []
             moved = self._moved_leaf(node.info, source, target)
             links = self._m.namespace.links_to(node)
-            return [Step(node, node.info, moved), *retargeted(links, moved.name), *self._file(node)]
+            step = Step(node, node.info, moved)
+            return [step, *retargeted(links, moved.name), *self._touched(node)]
         assert isinstance(node, Directory)
         old, new = f"{source.object_name}/", f"{target.object_name}/"
         found = []
-        for below in (node, *walk(node)):
+        for below in reversed((node, *walk(node))):
             assert isinstance(below, Leaf | Directory)
             info = below.info if isinstance(below, Leaf) else below.marker
             if info is not None:
                 metadata = {**info.metadata, **self._times.unstored(below)}
                 moved = self._moved_below(replace(info, metadata=metadata), old, new)
                 found.append(Step(below, info, moved))
-                outside = [link for link in self._links(below) if not _is_below(link, node)]
-                found += retargeted(outside, new + info.name[len(old) :])
+                # Of a directory, each file below it brings its own.
+                links = self._m.namespace.links_to(below) if isinstance(below, Leaf) else []
+                outside = [link for link in links if not _is_below(link, node)]
+                found += retargeted(outside, moved.name)
         return found
 
     def _inheritance(self, replaced: Node | None) -> list[Step]:
@@ -221,11 +231,10 @@ class Moves:
             return []
         if self._m.namespace.links_to(replaced):
             return self._hardlinks.promotion(replaced)
-        return self._file(replaced)
+        return self._touched(replaced)
 
-    def _file(self, name: Leaf) -> list[Step]:
-        """The file that a hard link, *name*, stands for: its meta is written again, because what
-        happens to one of its names is a change of the file and moves its ctime."""
+    def _touched(self, name: Leaf) -> list[Step]:
+        """The file behind a hard link that changes is written again where it is, for its ctime."""
         file = self._m.namespace.primary(name)
         if file is name or not isinstance(file, Leaf) or file.info is None:
             return []
@@ -256,19 +265,21 @@ class Moves:
 
     # -- the tree afterwards ----------------------------------------------------------------------
 
-    def _keep_replaced(self, node: Leaf | Directory, replaced: Node | None) -> None:
+    def _keep_replaced(self, node: Leaf | Directory, replaced: Node | None) -> bool:
         """A file that the bucket does not have yet takes over the version that has its new name,
         which its commit will replace; until then the bucket keeps it.  What that version says
         besides its bytes is not the new file's.  A version with more names goes on under those."""
         if not (isinstance(node, Leaf) and node.info is None and isinstance(replaced, Leaf)):
-            return
+            return False
         info = replaced.info
-        if info is not None and not self._m.namespace.links_to(replaced):
-            kept = replace(
-                info, link=None, description="", headers=NOTHING, metadata=NOTHING, extra=NOTHING
-            )
-            self._m.namespace.supersede(replaced)
-            self._m.namespace.confirm(node, kept)
+        if info is None or self._m.namespace.links_to(replaced):
+            return False
+        kept = replace(
+            info, link=None, description="", headers=NOTHING, metadata=NOTHING, extra=NOTHING
+        )
+        self._m.namespace.supersede(replaced)
+        self._m.namespace.confirm(node, kept)
+        return True
 
     def _vacate(self, replaced: Node | None) -> None:
         """*replaced* has lost its name to a rename; who has it open keeps it (W5)."""
@@ -279,14 +290,14 @@ class Moves:
                 self._hardlinks.inherit(replaced, links[0])
             elif replaced.info is None:
                 self._m.notifier.changed(self._m.namespace.detach(replaced))
-                self._times.last_name_went(replaced)
+                self._times.name_changed(replaced)
             else:
                 self._m.purger.schedule(replaced.info)
                 self._m.namespace.supersede(replaced)
-                self._times.last_name_went(replaced)
+                self._times.name_changed(replaced)
         elif isinstance(replaced, Directory) and replaced.parent is not None:
-            self._m.namespace.forget_marker(replaced)
-            self._m.notifier.changed(self._m.namespace.detach(replaced))
+            self._m.notifier.changed(self._m.namespace.retire(replaced))
+            self._times.name_changed(replaced)
 
     def _primary_name(self, node: Node | None) -> frozenset[Key]:
         file = self._m.namespace.primary(node) if node is not None else None

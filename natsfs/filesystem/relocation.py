@@ -89,11 +89,11 @@ class Relocation:
 
 
 def _departures(steps: Sequence[Step]) -> list[MetaWrite]:
-    """Tombstones, of children before that of their directory, as rm -r would leave them."""
+    """Tombstones, in the order of the arrivals."""
     taken_over = {step.moved.subject for step in steps}
     return [
         MetaWrite(tombstone(step.info), step.info.revision, ttl=TOMBSTONE_TTL)
-        for step in reversed(steps)
+        for step in steps
         if step.info.subject not in taken_over
     ]
 

@@ -74,9 +74,10 @@ class Times:
             node.attributes = replace(before, atime_ns=now)
             self._m.notifier.changed([NodeChange(node)])
 
-    def last_name_went(self, leaf: Leaf) -> None:
-        """*leaf* has no name any more, which changes its ctime for those who have it open."""
-        leaf.attributes = replace(attributes_of(self._m, leaf), ctime_ns=now_ns())
+    def name_changed(self, node: Node) -> None:
+        """*node*, of which the bucket knows nothing, has another name or has lost its last: that
+        changes its ctime."""
+        node.attributes = replace(attributes_of(self._m, node), ctime_ns=now_ns())
 
     async def run(self) -> None:
         """Store the mtimes of directories that have come to rest, until cancelled."""
@@ -120,7 +121,11 @@ class Times:
         def edit(info: ObjectInfo) -> ObjectInfo:
             return replace(info, metadata={**info.metadata, **unstored})
 
-        await self._publisher.edit(directory, edit)
+        stored = await self._publisher.edit(directory, edit)
+        # Nothing changed by that for programs here; a ctime that moves by itself would let tar
+        # report a directory that changed as it was read.
+        directory.changed = (stored.revision + 1, directory.changed[1])
+        directory.attributes = None
 
     def _mtime(self, directory: Directory) -> dict[str, str]:
         attributes = attributes_of(self._m, directory)

@@ -80,7 +80,16 @@ class Xattrs:
             edit = _nats_edit(name[len(NATS) :], value)
         else:
             edit = _setter(name, value)
+            if self._has(node, name, value):
+                self._m.check_writable()
+                return  # as on ext4, where not even the ctime moves
         await self._changes.edit(node, edit)
+
+    def _has(self, node: Node, name: bytes, value: bytes) -> bool:
+        try:
+            return self.get(node, name) == value
+        except NoAttributeError:
+            return False
 
     async def remove(self, node: Node, name: bytes) -> None:
         """Remove *name*.  Errors: `NoAttributeError`, and as `put`."""

@@ -197,10 +197,10 @@ class Namespace:
         """The bucket is another one: tombstones and their revisions mean nothing any more."""
         self._graves.clear()
 
-    def forget_marker(self, directory: Directory) -> None:
-        """*directory* has no marker any more, or its marker is about to get another name."""
+    def retire(self, directory: Directory) -> list[Change]:
+        """*directory* leaves the tree.  What its marker said stays, for those who have it open."""
         self._unregister(directory)
-        directory.marker = None
+        return self.detach(directory)
 
     # -- what this mount does ---------------------------------------------------------------------
 
@@ -324,10 +324,11 @@ class Namespace:
     def _drop(self, node: Leaf | Directory, successor: ObjectInfo | None) -> list[Change]:
         """The object behind *node* is gone; *successor* is the meta that says so, if one does."""
         if isinstance(node, Directory):
-            self.forget_marker(node)
+            self._unregister(node)
+            node.marker = None
             node.attributes = None
             node.removed = True
-            return self._drop_removed(node) or [NodeChange(node)]
+            return self._drop_removed(node, successor) or [NodeChange(node)]
         parent, name = node.parent, node.name
         changes = self._link_changes(node)
         self._unregister(node)
@@ -336,7 +337,7 @@ class Namespace:
         if successor is not None:
             note_change(parent, successor)
         changes += [EntryChange(parent, name, gone=node), *self.detach(node)]
-        return changes + self._drop_removed(parent)
+        return changes + self._drop_removed(parent, successor)
 
     def _link_changes(self, leaf: Leaf) -> list[Change]:
         """What *leaf*, coming or going, means for the other names of its file."""
@@ -376,12 +377,14 @@ class Namespace:
             if not self._links[name]:
                 del self._links[name]
 
-    def _drop_removed(self, directory: Directory) -> list[Change]:
+    def _drop_removed(self, directory: Directory, successor: ObjectInfo | None) -> list[Change]:
         """A foreign client deleted the marker of *directory*: once nothing is left inside either,
         that was an rmdir, and may complete those of the directories above."""
         changes: list[Change] = []
         while directory.removed and not directory.children and directory.parent is not None:
             parent = directory.parent
+            if successor is not None:
+                note_change(parent, successor)
             changes.append(EntryChange(parent, directory.name, gone=directory))
             changes += self.detach(directory)
             directory = parent

@@ -65,7 +65,7 @@ async def test_foreign_metadata_survives(world: World, heard: bool) -> None:
         await world.settle()
     await world.chmod("f", 0o640)
     info = await world.foreign.store.get_info("f")
-    times = {"mtime": info.metadata["mtime"], "btime": info.metadata["btime"]}
+    times = {key: info.metadata[key] for key in ("mtime", "atime", "btime")}
     assert info.metadata == {"color": "blue", "uid": "5", "mode": "0100640", **times}
     assert info.description == "theirs"
     assert dict(info.headers) == {"x": ("1", "2")}

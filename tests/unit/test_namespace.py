@@ -143,8 +143,7 @@ def test_placed_where_somebody_came_back() -> None:
     namespace = applied([meta("a", 1), meta("a/", 2), meta("d/", 3)])
     replaced, moved = namespace.root.children[b"a"], namespace.root.children[b"d"]
     assert isinstance(replaced, Directory)
-    namespace.forget_marker(replaced)
-    namespace.detach(replaced)
+    namespace.retire(replaced)
     assert paths(namespace)["a"] == b"a"
     namespace.detach(moved)
     changes = namespace.place(moved, namespace.root, b"a")

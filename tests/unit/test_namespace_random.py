@@ -292,9 +292,8 @@ class Trial(RuleBasedStateMachine):
         if directory.marker is not None:
             tombstone = grave(directory.marker, self.stamp())
             self.namespace.bury(tombstone)
-            self.namespace.forget_marker(directory)
             self.known[tombstone.subject] = tombstone
-        kernel.check(self.namespace.detach(directory), own=[own])
+        kernel.check(self.namespace.retire(directory), own=[own])
 
     @precondition(lambda self: self.leaves(committed=True))
     @rule(data=st.data(), name=st.sampled_from(CREATED))

@@ -12,22 +12,12 @@ import stat
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.model.actions import SLOTS
+from tests.model.actions import ROOT, SLOTS, STREAMS
 from tests.model.comparison import Comparison
+from tests.model.worlds import BY_SLOT_PATHS, FEW, MANY, ODD_PATHS, WORLDS
 from tests.mount.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, UTIME_OMIT
-
-#: The third name is not UTF-8, and its object is called otherwise.
-NAMES = ("a", "b", "c\udcff")
-
-_TOP = [*NAMES]
-_BELOW = [f"{above}/{name}" for above in NAMES for name in NAMES]
-_DEEP = ["a/b/a", "a/b/b", "b/a/a", "a/a/b"]
-
-#: Paths of what there may be, and odd spellings of some of them.
-PATHS = _TOP + _BELOW + _DEEP
-ODD_PATHS = ["a/", "a/.", "b/..", "./b", "b//a", "a/../b", ".", "", "x" * 256, "nothing/a"]
 
 #: Which path an operation gets, resolved when it is run: what kind of entry it is to be, and which
 #: of those that there are.
@@ -35,34 +25,38 @@ Pick = tuple[str, int]
 
 _FOUND = ["file", "file", "file", "directory", "directory", "link", "entry", "entry"]
 _numbers = st.integers(0, 30)
-paths = st.tuples(st.sampled_from([*_FOUND, "free", "some", "odd"]), _numbers)
-new_paths = st.tuples(st.sampled_from(["free", "free", "free", "some"]), _numbers)
+paths = st.tuples(st.sampled_from([*_FOUND, "free", "some", "odd", "slot"]), _numbers)
+new_paths = st.tuples(st.sampled_from(["free", "free", "free", "some", "slot"]), _numbers)
 #: A descriptor: one of those that are open or, rarely, of the others.
 slots = st.integers(0, 11)
+streams = st.integers(0, STREAMS - 1)
 modes = st.sampled_from([0o644, 0o600, 0o755, 0o777, 0, 0o4755, 0o2755, 0o2745, 0o1777, 0o6711])
+masks = st.sampled_from([0o022, 0o022, 0, 0o077, 0o777])
 owners = st.sampled_from([-1, 0, 1000, 65534])
 sizes = st.sampled_from([0, 1, 5, 4095, 4096, 5000, 131071, 131072, 131073, 300_000])
 texts = st.sampled_from(["x", "abc", "0123456789"])
 repeats = st.sampled_from([1, 1, 3, 500, 13107, 14000])
 times = st.sampled_from([None, UTIME_OMIT, -(10**18) + 1, 0, 1, 10**18 + 123_456_789, 5 * 10**18])
 bodies = st.none() | texts
-attributes = st.sampled_from(["user.a", "user.b", "user.mode", "user.mtime", "user.ü"])
+attributes = st.sampled_from(["user.a", "user.b", "user.mode", "user.mtime", "user.ü", "trusted.a"])
 values = st.sampled_from(["", "00", "ff00", "6d6f6465", "7a" * 300])
-targets = st.sampled_from([*PATHS, "../a", "../b/a", "nowhere", "@/a", "@/b/b", "@", "."])
+attribute_flags = st.sampled_from([0, os.XATTR_CREATE, os.XATTR_REPLACE])
+targets = st.sampled_from([*MANY, "../a", "../b/a", "nowhere", "@/a", "@/b/b", "@", "."])
 
 _ACCESS = [os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT]
-_FLAGS = [os.O_CREAT, os.O_EXCL, os.O_TRUNC, os.O_APPEND, os.O_DIRECTORY, os.O_NOFOLLOW]
+_FLAGS = [os.O_CREAT, os.O_EXCL, os.O_TRUNC, os.O_APPEND, os.O_DIRECTORY, os.O_NOFOLLOW, os.O_DSYNC]
 flags = st.builds(
     lambda access, more: access | sum(set(more)),
     st.sampled_from(_ACCESS),
     st.lists(st.sampled_from(_FLAGS), max_size=3),
 )
 
-KINDS = [stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFREG]
+KINDS = [stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFREG]
+DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 
 
-class PosixMachine(RuleBasedStateMachine):
-    """Draws operations and has them compared; `comparison` is set by the test."""
+class Drawing(RuleBasedStateMachine):
+    """What all operations need: has them compared.  `comparison` is set by the test."""
 
     comparison: ClassVar[Comparison]
 
@@ -72,9 +66,17 @@ class PosixMachine(RuleBasedStateMachine):
         self.tree: dict[str, Any] = self.comparison.check(contents=False)
         self.opened: list[int] = []
         self.agreed = True
+        self.names = WORLDS[0]
+        self.paths = MANY
+
+    @initialize(world=st.sampled_from([0, 0, 0, *range(len(WORLDS))]), few=st.booleans())
+    def choose(self, world: int, few: bool) -> None:
+        """Which names there are in this run, and how many paths."""
+        self.names = WORLDS[world]
+        self.paths = FEW if few else MANY
 
     def do(self, *operation: Any) -> Any:
-        """Run one operation on both sides, its picks resolved."""
+        """Run one operation on all sides, its picks resolved."""
         resolved = [self._resolve(part) if isinstance(part, tuple) else part for part in operation]
         self.agreed = False
         result = self.comparison.do(tuple(resolved))
@@ -84,14 +86,20 @@ class PosixMachine(RuleBasedStateMachine):
 
     def _resolve(self, pick: Pick) -> str:
         among, number = pick
-        if among == "odd":
-            return ODD_PATHS[number % len(ODD_PATHS)]
-        letters = {"file": "-", "directory": "d", "link": "l", "entry": "-dlpsc"}.get(among, "")
+        if among in ("odd", "slot"):
+            spelled = ODD_PATHS if among == "odd" else BY_SLOT_PATHS
+            return self._named(spelled[number % len(spelled)])
+        letters = {"file": "-", "directory": "d", "link": "l", "entry": "-dlpscb"}.get(among, "")
         found = [path[2:] for path in self.tree if self.tree[path]["mode"][0] in letters]
         if among == "free":
-            found = [path for path in PATHS if self._is_free(path)]
-        candidates = [path for path in found if path] or PATHS
+            found = [path for path in map(self._named, self.paths) if self._is_free(path)]
+        candidates = [path for path in found if path] or [*map(self._named, self.paths)]
         return candidates[number % len(candidates)]
+
+    def _named(self, path: str) -> str:
+        """*path* in the names of this world."""
+        names = dict(zip("abc", self.names, strict=True))
+        return "/".join(names.get(part, part) for part in path.split("/"))
 
     def _is_free(self, path: str) -> bool:
         above = "/".join([".", *path.split("/")[:-1]])
@@ -112,7 +120,9 @@ class PosixMachine(RuleBasedStateMachine):
     def compare_contents(self) -> None:
         self.comparison.check(contents=True)
 
-    # -- descriptors ------------------------------------------------------------------------------
+
+class OpenFiles(Drawing):
+    """Operations on descriptors."""
 
     @rule(slot=slots, path=paths, flags=flags, mode=modes)
     def open(self, slot: int, path: Pick, flags: int, mode: int) -> None:
@@ -130,6 +140,15 @@ class PosixMachine(RuleBasedStateMachine):
         slot = number % SLOTS
         result = self.do("open", slot, path, flags, mode)
         self.opened = [other for other in self.opened if other != slot]
+        if result == "open":
+            self.opened.append(slot)
+
+    @rule(slot=slots, other=slots, flags=flags)
+    def open_again(self, slot: int, other: int, flags: int) -> None:
+        slot, other = slot % SLOTS, self.slot(other)
+        result = self.do("open_again", slot, other, flags & ~(os.O_CREAT | os.O_EXCL))
+        if result != "not open":
+            self.opened = [number for number in self.opened if number != slot]
         if result == "open":
             self.opened.append(slot)
 
@@ -183,9 +202,40 @@ class PosixMachine(RuleBasedStateMachine):
     def futimens(self, slot: int, atime: int | None, mtime: int | None) -> None:
         self.do("futimens", self.slot(slot), atime, mtime)
 
+    @rule(slot=slots, name=attributes, value=values, flags=attribute_flags)
+    def fsetxattr(self, slot: int, name: str, value: str, flags: int) -> None:
+        self.do("fsetxattr", self.slot(slot), name, value, flags)
+
+    @rule(slot=slots, name=attributes, remove=st.booleans())
+    def fxattr(self, slot: int, name: str, remove: bool) -> None:
+        self.do("fremovexattr" if remove else "fgetxattr", self.slot(slot), name)
+
+    @rule(slot=slots, path=new_paths)
+    def flink(self, slot: int, path: Pick) -> None:
+        self.do("flink", self.slot(slot), path)
+
+    @rule(slot=slots, offset=sizes, size=sizes)
+    def allocate(self, slot: int, offset: int, size: int) -> None:
+        self.do("allocate", self.slot(slot), offset, size)
+
+    @rule(slot=slots, offset=sizes)
+    def seek_hole(self, slot: int, offset: int) -> None:
+        self.do("seek_hole", self.slot(slot), offset)
+
+    @rule(
+        slot=slots,
+        offset=sizes,
+        text=texts,
+        how=st.sampled_from(["map_write", "map_private", "map_beside"]),
+    )
+    def map(self, slot: int, offset: int, text: str, how: str) -> None:
+        self.do(how, self.slot(slot), offset, text)
+
     @rule(slot=slots, offset=sizes, text=texts)
-    def map_write(self, slot: int, offset: int, text: str) -> None:
-        self.do("map_write", self.slot(slot), offset, text)
+    def map_late(self, slot: int, offset: int, text: str) -> None:
+        slot = self.slot(slot)
+        if isinstance(self.do("map_late", slot, offset, text), int):
+            self.opened = [other for other in self.opened if other != slot]
 
     @rule(slot=slots, private=st.booleans())
     def map_read(self, slot: int, private: bool) -> None:
@@ -199,7 +249,9 @@ class PosixMachine(RuleBasedStateMachine):
     def sendfile(self, slot: int, into: int, size: int, start: int) -> None:
         self.do("sendfile", self.slot(slot), self.slot(into), size, start)
 
-    # -- names ------------------------------------------------------------------------------------
+
+class PosixMachine(OpenFiles):
+    """These, and operations by path."""
 
     @rule(path=paths)
     def unlink(self, path: Pick) -> None:
@@ -245,6 +297,26 @@ class PosixMachine(RuleBasedStateMachine):
     def listing(self, path: Pick) -> None:
         self.do("list", path)
 
+    @rule(path=paths)
+    def scan(self, path: Pick) -> None:
+        self.do("scan", path)
+
+    @rule(number=streams, path=paths)
+    def opendir(self, number: int, path: Pick) -> None:
+        self.do("opendir", number, path)
+
+    @rule(number=streams, again=st.booleans())
+    def readdir(self, number: int, again: bool) -> None:
+        self.do("readdir", number, again)
+
+    @rule(number=streams)
+    def closedir(self, number: int) -> None:
+        self.do("closedir", number)
+
+    @rule(mask=masks)
+    def umask(self, mask: int) -> None:
+        self.do("umask", mask)
+
     @rule(path=paths, mode=st.integers(0, 7))
     def access(self, path: Pick, mode: int) -> None:
         self.do("access", path, mode)
@@ -271,12 +343,7 @@ class PosixMachine(RuleBasedStateMachine):
     def utimens(self, path: Pick, atime: int | None, mtime: int | None, follow: bool) -> None:
         self.do("utimens", path, atime, mtime, follow)
 
-    @rule(
-        path=paths,
-        name=attributes,
-        value=values,
-        flags=st.sampled_from([0, os.XATTR_CREATE, os.XATTR_REPLACE]),
-    )
+    @rule(path=paths, name=attributes, value=values, flags=attribute_flags)
     def setxattr(self, path: Pick, name: str, value: str, flags: int) -> None:
         self.do("setxattr", path, name, value, flags)
 
@@ -293,3 +360,18 @@ class PosixMachine(RuleBasedStateMachine):
     @rule(path=st.tuples(st.sampled_from(["file", "file", "free", "some"]), _numbers), body=bodies)
     def foreign(self, path: Pick, body: str | None) -> None:
         self.do("foreign", path, body)
+
+
+class TurningMachine(PosixMachine):
+    """The same on several mounts in turn: each operation by path is for the next one."""
+
+    def do(self, *operation: Any) -> Any:
+        if operation[0] == "symlink" and operation[1].startswith(ROOT):
+            return None  # it leads into the directory of one of the mounts, and of no other
+        self.comparison.do(("turn",))
+        return super().do(*operation)
+
+    @rule()
+    def turn(self) -> None:
+        """The mount that did the last operation does the next one as well."""
+        self.comparison.do(("turn",))

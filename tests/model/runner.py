@@ -8,7 +8,6 @@ A process of its own, because a call that the mount never answers must not stop 
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 from tests.model.actions import Actor
@@ -16,11 +15,9 @@ from tests.model.actions import Actor
 
 def main(directory: str) -> None:
     """Serve until standard input ends."""
-    os.umask(0o022)
     actor = Actor(directory)
-    os.chdir(directory)
     for line in sys.stdin:
-        name, *arguments = json.loads(line)
+        actor.since_ns, (name, *arguments) = json.loads(line)
         print(json.dumps(actor.act(name, arguments)), flush=True)
 
 

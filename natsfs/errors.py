@@ -135,6 +135,12 @@ class DeletedBucket(NatsfsError):
     level = logging.DEBUG
 
 
+class BucketGone(BucketNotFoundError):
+    """The root of a mount whose bucket was deleted under it, which was logged when it happened."""
+
+    level = logging.DEBUG
+
+
 class ReadOnlyError(NatsfsError):
     """The bucket is sealed or a mirror, or the mount is read-only."""
 
@@ -178,6 +184,12 @@ class StaleVersion(NatsfsError):
     """A foreign client purged the chunks of the version that is being read (R1)."""
 
     errno = errno.ESTALE
+
+
+class StaleNode(StaleVersion):
+    """An entry of a bucket that was deleted, which was logged when it happened."""
+
+    level = logging.DEBUG
 
 
 class DigestMismatch(NatsfsError):

@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "store.primitives": {"errors", "store.model"},
     "store.base": {"errors", "store.model", "store.primitives", "store.wire"},
     "store.memory": {"errors", "store.*"},
+    "store.advisories": {"store.model", "store.wire"},
     "store.memory_stream": {"errors", "store.model", "store.wire"},
     "store.session": {"errors", "config", "store.session.*", "store.wire", "store.protocol"},
     "store.link": {"errors", "config", "store.*"},
@@ -79,7 +80,7 @@ RESERVED: dict[str, set[str]] = {
 PURE = (
     *("errors", "config", "tree", "data.readahead"),
     *("store.model", "store.base", "store.wire", "store.protocol", "store.layout"),
-    *("store.streams", "store.foreign_json", "store.primitives"),
+    *("store.streams", "store.foreign_json", "store.primitives", "store.advisories"),
 )
 #: What waits, and so has no place in them.
 WAITING = {"trio", "asyncio", "nats", "pyfuse3", "socket", "threading", "subprocess"}

@@ -71,6 +71,10 @@ class ObjectReader:
         self._streams: set[VersionReader] = set()
         self._behind = _Background(nursery)
 
+    def move_to(self, bucket_identity: str) -> None:
+        """The bucket was re-created: versions that are opened from now on are another one's."""
+        self._bucket_identity = bucket_identity
+
     def open(self, info: ObjectInfo) -> VersionReader:
         """A reader of the version *info*.  Costs nothing until it reads."""
         version = _Version(info, self._bucket_identity, block_size_of(info))

@@ -7,6 +7,8 @@
     naming        what may be created         claims        O_EXCL across mounts
     publisher     compare-and-set             relocation    metas that change their names
     intake        what the bucket says        foreign_renames  what it does not say
+    removals      purges and expiry               settings      of the bucket, as they change
+    lifetimes     when metas expire
     reservations  who changes what now        purger        old chunks
     times         mtime of directories, atime
     attributes, appearance, links             what a meta looks like as a file
@@ -35,6 +37,7 @@ from natsfs.filesystem.moves import Moves
 from natsfs.filesystem.naming import Naming
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.relocation import Relocation
+from natsfs.filesystem.removals import Removals
 from natsfs.filesystem.state import Mounted, Notifier
 from natsfs.filesystem.times import Times
 from natsfs.filesystem.xattrs import Xattrs
@@ -52,6 +55,7 @@ class Filesystem:
         self.handles = HandleTable(mounted.inodes.slot)
         self._foreign_renames = ForeignRenames(mounted)
         self._intake = Intake(mounted, self._foreign_renames)
+        self._removals = Removals(mounted, self._intake)
         publisher = Publisher(mounted, self._intake)
         relocation = Relocation(mounted, publisher)
         self.naming = Naming(mounted)
@@ -83,6 +87,8 @@ class Filesystem:
 
         Errors: whatever the first watch raises.
         """
+        # First, so that what is purged while the tree is being filled is heard of.
+        await nursery.start(self._removals.run)
         await nursery.start(self._intake.follow)
         self.times.tree_loaded()
         nursery.start_soon(self.mounted.purger.run)

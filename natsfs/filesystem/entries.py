@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 import trio
 
-from natsfs.errors import InvalidArgument, NotADirectory, NotFoundError
+from natsfs.errors import (
+    BucketGone,
+    InvalidArgument,
+    NotADirectory,
+    NotFoundError,
+    StaleNode,
+)
 from natsfs.filesystem.appearance import attributes_of, link_text
 from natsfs.filesystem.attributes import Attributes
 from natsfs.filesystem.naming import check_length
@@ -57,16 +63,25 @@ class Entries:
         return self._m.namespace.primary(node)
 
     def directory(self, ino: int) -> Directory:
-        """The directory with this number.  Errors: `NotADirectory`, `StaleVersion`."""
-        node = self._m.inodes.get(ino)
+        """The directory with this number.  Errors: `NotADirectory`, those of `node`."""
+        node = self.node(ino)
         if not isinstance(node, Directory):
             raise NotADirectory(f"inode {ino} is not a directory")
         return node
 
     def node(self, ino: int) -> Node:
-        """The node with this number.  Errors: `StaleVersion`."""
+        """The node with this number.
+
+        Errors: `StaleVersion` (ESTALE); while the bucket does not exist `BucketGone` (ENODEV) for
+        the root and `StaleNode` for all others: a directory that is empty would invite a mirroring
+        job to delete everything.
+        """
         node = self._m.inodes.get(ino)
         assert isinstance(node, Node)
+        if self._m.gone:
+            if node is self._m.namespace.root and self._m.outer is None:
+                raise BucketGone(f"bucket {self._m.store.bucket} is gone")
+            raise StaleNode(f"bucket {self._m.store.bucket} is gone, and this with it")
         return node
 
     def lookup(self, parent: int, name: bytes) -> Node:

@@ -16,10 +16,12 @@ from natsfs.data.reader import VersionReader
 from natsfs.data.spool import Spool
 from natsfs.errors import (
     BadHandle,
+    BucketNotFoundError,
     DigestMismatch,
     FileTooBig,
     IsADirectory,
     NatsfsError,
+    StaleNode,
 )
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of
@@ -130,8 +132,8 @@ class Files:
     async def read(self, handle: FileHandle, offset: int, size: int) -> bytes:
         """*size* bytes from *offset*, fewer at the end of the file.
 
-        Errors: `BadHandle` (not open for reading), `StaleVersion`, `DigestMismatch`,
-        `ChunkMissing`.
+        Errors: `BadHandle` (not open for reading), `StaleVersion` (also of a bucket that is gone),
+        `DigestMismatch`, `ChunkMissing`.
         """
         if not handle.readable:
             raise BadHandle("not open for reading")
@@ -145,6 +147,8 @@ class Files:
 
         try:
             return await read(file, stream, offset, size)
+        except BucketNotFoundError as error:
+            raise StaleNode(str(error)) from error
         except DigestMismatch:
             # The pages that were read before are no better: the next open must read them anew.
             file.leaf.cached = ""

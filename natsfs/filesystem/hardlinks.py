@@ -120,7 +120,7 @@ class Hardlinks:
         )
         return [
             MetaWrite(link, self._m.namespace.last_revision(subject)),
-            MetaWrite(with_times(file.info), file.info.revision),
+            self._m.rewrite(with_times(file.info), file.info.revision),
         ]
 
     def _unlink_writes(self, entry: Hardlink) -> list[MetaWrite]:
@@ -129,7 +129,7 @@ class Hardlinks:
         writes = [MetaWrite(tombstone(entry.info), entry.info.revision, ttl=TOMBSTONE_TTL)]
         file = self._m.namespace.primary(entry)
         if isinstance(file, Leaf) and file is not entry and file.info is not None:
-            writes.append(MetaWrite(with_times(file.info), file.info.revision))
+            writes.append(self._m.rewrite(with_times(file.info), file.info.revision))
         return writes
 
     def _confirm(self, leaf: Leaf, info: ObjectInfo) -> None:

@@ -5,13 +5,14 @@ The only module that decides what a foreign change means for a file that is open
 keeps the version it has, and the name gets a new node; a file with bytes not yet committed keeps
 those, because the last commit wins (A4).
 
-Concurrency: `take`, `restart`, `malformed` and `caught_up` are atomic.  `follow` runs as one task.
+Concurrency: `follow` runs as one task.  What has no `async` in front of it is atomic.
 """
 
 from __future__ import annotations
 
 import logging
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 
 import trio
@@ -19,9 +20,11 @@ import trio
 from natsfs.errors import BucketNotFoundError, NatsfsError, NotFoundError
 from natsfs.filesystem.attributes import birth_ns, of_object
 from natsfs.filesystem.foreign_renames import ForeignRenames
+from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import is_dirty
 from natsfs.store.model import (
+    BucketStatus,
     CaughtUp,
     Malformed,
     ObjectInfo,
@@ -50,6 +53,11 @@ class Intake:
         #: Subjects of reserved names that a sweep missed, and up to which revision it had looked.
         self._missed: dict[str, int] = {}
         self._created_ns = 0
+        self._round = trio.CancelScope()
+        self._complete = trio.Event()
+        #: Called with every meta that the watch brings, and whenever the watch begins.
+        self.on_meta: Callable[[ObjectInfo], None] = lambda info: None
+        self.on_restart: Callable[[], None] = lambda: None
         mounted.reservations.on_release = self._take_deferred
 
     async def follow(
@@ -63,12 +71,15 @@ class Intake:
         started = False
         while True:
             try:
-                async with self._m.store.watch() as events:
-                    async for event in events:
-                        self._dispatch(event)
-                        if isinstance(event, CaughtUp) and not started:
-                            started = True
-                            task_status.started()
+                with trio.CancelScope() as self._round:
+                    async with self._m.store.watch() as events:
+                        async for event in events:
+                            self._dispatch(event)
+                            if isinstance(event, CaughtUp) and not started:
+                                started = True
+                                task_status.started()
+                if self._round.cancelled_caught:
+                    continue
             except BucketNotFoundError:
                 if not started:
                     raise
@@ -80,10 +91,50 @@ class Intake:
             self._m.live = False
             await trio.sleep(WATCH_RETRY)
 
+    async def complete(self) -> None:
+        """Wait until the watch has brought all that the bucket holds."""
+        while self._seen is not None or not self._m.live:
+            await self._complete.wait()
+
+    def compare(self) -> None:
+        """Have the watch begin again: whatever the bucket does not hold any more is gone after it.
+
+        That is all metas once, 0.6 KB each, as after a lost connection.
+        """
+        self._seen = set()
+        self._round.cancel()
+
+    def follows(self, status: BucketStatus) -> bool:
+        """Whether *status* is of the bucket that is being watched, and not of one made since."""
+        return self._created_ns in (0, status.created_ns)
+
+    async def look_again(self, subject: str) -> None:
+        """Read what is on *subject* at the leader, because it may have gone, and take that in.
+
+        Errors: those of `ObjectStore.get_info_at` but `NotFoundError`.
+        """
+        known = info_of(self._m.namespace.find(subject))
+        names = frozenset[Key]() if known is None else frozenset[Key]({known.name})
+        async with self._m.reservations.hold(lambda: names):
+            await self.refresh(subject)
+
+    def gone_before(self, subject: str, revision: int) -> bool:
+        """The bucket holds no message before *revision*: whether that is the end of what is known
+        on *subject*, which is then taken out of the tree."""
+        known = self._m.namespace.last_revision(subject)
+        if not 0 < known < revision:
+            return False
+        if info_of(self._m.namespace.find(subject)) is None:
+            self._vanish(subject)
+        else:
+            self._sweep_away(subject, revision - 1)
+        return True
+
     def take(self, info: ObjectInfo) -> None:
         """Take in one meta, in any order."""
         self._mark_seen(info.subject)
         self._m.malformed.pop(info.subject, None)
+        self.on_meta(info)
         known = self._m.namespace.last_revision(info.subject)
         if info.revision > known:
             self._note_claim(info)
@@ -99,18 +150,26 @@ class Intake:
 
         Errors: those of `ObjectStore.get_info_at` but `NotFoundError`.
         """
+        known = self._m.namespace.last_revision(subject)
         current: ObjectInfo | None
         try:
             current = await self._m.store.get_info_at(subject)
         except NotFoundError:
             current = None
-        if current is not None and not current.deleted:
+        if known != self._m.namespace.last_revision(subject):
+            return  # Something newer came in while this was on its way.
+        uncovered = current is not None and current.revision < known
+        if uncovered and keep is None:
+            # The newest message was deleted, and an older one has come to light.
+            self._vanish(subject)
+        if current is not None and not current.deleted and not (uncovered and keep):
             self.take(current)
         elif keep is not None and keep.info is not None and keep.info.subject == subject:
             self._m.namespace.unset(keep, current)
         elif current is not None:
             self.take(current)
         else:
+            self._m.malformed.pop(subject, None)
             self._vanish(subject)
 
     def _note_claim(self, info: ObjectInfo) -> None:
@@ -122,10 +181,7 @@ class Intake:
     def _dispatch(self, event: WatchEvent) -> None:
         match event:
             case Restarted(created_ns):
-                if self._created_ns not in (0, created_ns):
-                    self._start_anew()
-                self._created_ns = created_ns
-                self._seen = set()
+                self._restart(created_ns)
             case Updated(info):
                 if self._m.reservations.covers(info.name):
                     self._mark_seen(info.subject)
@@ -136,6 +192,13 @@ class Intake:
                 self._malformed(event)
             case CaughtUp():
                 self._sweep(event.revision)
+
+    def _restart(self, created_ns: int) -> None:
+        if self._created_ns not in (0, created_ns):
+            self._start_anew()
+        self._created_ns = created_ns
+        self._seen = set()
+        self.on_restart()
 
     def _take_deferred(self) -> None:
         """Some names were released: their echoes are old news now, foreign changes are not."""
@@ -166,7 +229,14 @@ class Intake:
                 self._sweep_away(subject, revision)
             for subject in set(self._m.malformed) - seen:
                 del self._m.malformed[subject]
+            self._m.namespace.keep_graves(seen, revision)
+        if self._m.gone:
+            self._m.gone = False
+            log.info("bucket %s is there again", self._m.store.bucket)
+            self._m.notifier.changed([NodeChange(self._m.namespace.root)])
         self._m.live = True
+        complete, self._complete = self._complete, trio.Event()
+        complete.set()
 
     def _sweep_away(self, subject: str, revision: int) -> None:
         namespace = self._m.namespace
@@ -187,19 +257,25 @@ class Intake:
             self._m.notifier.changed(self._m.namespace.vanish(subject))
 
     def _bucket_gone(self) -> None:
+        if self._m.gone:
+            return
         log.log(
             # Where the mount shows other buckets, too, one that goes is no more than that.
             logging.ERROR if self._m.outer is None else logging.INFO,
             "bucket %s is gone; waiting for it to come back",
             self._m.store.bucket,
         )
+        self._m.live = False
+        self._m.gone = True
         self._start_anew()
         self._m.on_gone()
+        self._m.notifier.changed([NodeChange(self._m.namespace.root)])
 
     def _start_anew(self) -> None:
         """Nothing that is known of the bucket is true any more, revisions included (A6)."""
         for subject in self._m.namespace.subjects():
             self._vanish(subject)
+        self._m.notifier.changed(self._m.namespace.drop_empty_directories())
         self._m.namespace.forget_graves()
         self._m.unconfirmed.clear()
         self._m.malformed.clear()

@@ -11,7 +11,6 @@ decided on is looked up again from the tree.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -29,14 +28,13 @@ from natsfs.errors import (
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import Attributes, encode, with_times
 from natsfs.filesystem.intake import Intake
+from natsfs.filesystem.settings import became_read_only
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import is_dirty
 from natsfs.store.base import CAS_ATTEMPTS, tombstone
 from natsfs.store.model import NOTHING, MetaWrite, ObjectInfo, ObjectMeta
 from natsfs.store.wire import meta_subject
 from natsfs.tree.nodes import Directory, Leaf
-
-log = logging.getLogger(__name__)
 
 #: Seconds that the tombstones of natsfs live where the bucket allows it: temporary files must not
 #: pile up, and `natsfs ls --deleted` is to show what was removed today.
@@ -83,7 +81,7 @@ class Publisher:
                     raise
                 await self._intake.refresh(subject, keep=leaf)
             except ReadOnlyError as error:
-                self._became_read_only(error)
+                became_read_only(self._m, str(error))
                 raise
             except (NoSpaceError, QuotaExceededError):
                 if not await self._m.purger.drain():
@@ -127,7 +125,7 @@ class Publisher:
 
         def build() -> list[MetaWrite]:
             info = _current(node)
-            return [MetaWrite(edit(with_times(info)), info.revision)]
+            return [self._m.rewrite(edit(with_times(info)), info.revision)]
 
         stored = (await self.publish(build))[0]
         written = node.attributes if isinstance(node, Leaf) and is_dirty(node) else None
@@ -178,19 +176,12 @@ class Publisher:
                     raise
                 await self._refresh(writes, lost.name)
             except ReadOnlyError as error:
-                self._became_read_only(error)
+                became_read_only(self._m, str(error))
                 raise
             except (NoSpaceError, QuotaExceededError):
                 if not await self._m.purger.drain():
                     raise
         raise AssertionError("unreachable: the loop returns or raises")
-
-    def _became_read_only(self, error: ReadOnlyError) -> None:
-        """The bucket was sealed under the mount: from now on changes are refused at their start, so
-        that no program writes what cannot be stored (A6)."""
-        if self._m.read_only is None:
-            log.warning("bucket %s can only be read from now on: %s", self._m.store.bucket, error)
-            self._m.read_only = str(error)
 
     async def _refresh(self, writes: list[MetaWrite], name: str) -> None:
         for write in writes:

@@ -85,7 +85,8 @@ class Relocation:
 
     def _arrivals(self, steps: Sequence[Step]) -> list[MetaWrite]:
         last = self._m.namespace.last_revision
-        return [MetaWrite(with_times(step.moved), last(step.moved.subject)) for step in steps]
+        rewrite = self._m.rewrite
+        return [rewrite(with_times(step.moved), last(step.moved.subject)) for step in steps]
 
 
 def _departures(steps: Sequence[Step]) -> list[MetaWrite]:

@@ -14,11 +14,12 @@ from typing import Protocol
 from natsfs.config import TreeConfig
 from natsfs.data.reader import ObjectReader
 from natsfs.errors import ReadOnlyError
+from natsfs.filesystem.lifetimes import lease
 from natsfs.filesystem.links import Neighbours, NoNeighbours
 from natsfs.filesystem.purger import Purger
 from natsfs.filesystem.reservations import Reservations
 from natsfs.store.base import ObjectStore
-from natsfs.store.model import Malformed, ObjectInfo
+from natsfs.store.model import BucketStatus, Malformed, MetaWrite, ObjectInfo
 from natsfs.tree.inodes import InodeTable
 from natsfs.tree.namespace import Namespace
 from natsfs.tree.nodes import Change, Directory
@@ -65,6 +66,14 @@ class Mounted:
     #: Subjects whose undecodable metadata was reported already (M2: one warning).
     reported: set[str] = field(default_factory=set)
     live: bool = False
+    #: Whether it was mounted so that nothing may be changed, whatever the bucket allows.
+    read_only_mount: bool = False
+    #: Whether the bucket does not exist at present.
+    gone: bool = False
+    #: Nanoseconds after which the bucket drops a message; 0 for never.
+    max_age_ns: int = 0
+    #: Nanoseconds by which the server's clock is ahead of this host's.
+    clock_ahead_ns: int = 0
     #: When the claims of other mounts end, by subject, on trio's clock (`claims`).
     foreign_claims: dict[str, float] = field(default_factory=dict)
     #: Called with every tombstone that comes in.
@@ -83,10 +92,36 @@ class Mounted:
     noatime: bool = False
     nodiratime: bool = False
 
+    def adopt(self, status: BucketStatus) -> None:
+        """Go by the settings that the bucket has now (A6), and by the server's clock."""
+        self.atomic = status.allow_atomic
+        self.max_age_ns = round((status.ttl or 0) * 1e9)
+        self.clock_ahead_ns = status.asked_ns - time.time_ns() if status.asked_ns else 0
+        self.read_only = "the mount is read-only" if self.read_only_mount else _closed(status)
+
+    def rewrite(self, info: ObjectInfo, expected: int) -> MetaWrite:
+        """Publish *info*, the changed meta of an object that keeps its bytes, which it must not
+        outlive."""
+        life = lease(info, self.max_age_ns, self.server_now_ns())
+        return MetaWrite(info, expected, ttl=life)
+
+    def server_now_ns(self) -> int:
+        """The server's clock: it decides when something is old, and hosts differ by minutes."""
+        return time.time_ns() + self.clock_ahead_ns
+
     def check_writable(self) -> None:
         """Errors: `ReadOnlyError` when nothing may be changed here."""
         if self.read_only is not None:
             raise ReadOnlyError(self.read_only)
+
+
+def _closed(status: BucketStatus) -> str | None:
+    """Why nothing can be changed in the bucket; None if it can."""
+    if status.sealed:
+        return f"bucket {status.bucket} is sealed"
+    if status.mirror is not None:
+        return f"bucket {status.bucket} is a mirror of {status.mirror}"
+    return None
 
 
 #: CLOCK_REALTIME_COARSE of Linux, which `time` has no name for.  The kernel stamps files with it,

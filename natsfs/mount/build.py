@@ -68,32 +68,21 @@ def _compose(
     namespace = Namespace(is_hard_link)
     # Until something is in it, the bucket's directory is as old as the bucket.
     namespace.root.changed = (0, status.created_ns)
-    identity = f"{status.stream}@{status.created_ns}"
-    return Mounted(
+    mounted = Mounted(
         store=store,
         namespace=namespace,
         inodes=InodeTable(namespace.root),
-        reader=ObjectReader(store, cache, identity, nursery),
+        reader=ObjectReader(store, cache, status.identity, nursery),
         purger=Purger(store, config.purge_delay),
         reservations=Reservations(),
         tree=config.tree,
         root=PurePosixPath(config.directory),
         spool_directory=config.cache.directory / "spool",
-        read_only=_why_read_only(config, status),
-        atomic=status.allow_atomic,
+        read_only_mount=config.read_only,
         noatime="noatime" in config.kernel_options,
         nodiratime="nodiratime" in config.kernel_options,
     )
-
-
-def _why_read_only(config: MountConfig, status: BucketStatus) -> str | None:
-    if config.read_only:
-        return "the mount is read-only"
-    if status.sealed:
-        reason = f"bucket {status.bucket} is sealed"
-    elif status.mirror is not None:
-        reason = f"bucket {status.bucket} is a mirror of {status.mirror}"
-    else:
-        return None
-    log.info("%s: mounted read-only", reason)
-    return reason
+    mounted.adopt(status)
+    if mounted.read_only is not None and not config.read_only:
+        log.info("%s: mounted read-only", mounted.read_only)
+    return mounted

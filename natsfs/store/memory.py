@@ -37,6 +37,7 @@ from natsfs.store.memory_stream import MemoryStream, Message, Publish, cover, cu
 from natsfs.store.model import (
     DEFAULT_CHUNK_SIZE,
     AccountLimits,
+    Advisory,
     BucketConfig,
     BucketCreated,
     BucketDeleted,
@@ -155,13 +156,23 @@ class MemoryStore(ObjectStore):
             async with aclosing(self._events(messages)) as events:
                 yield events
 
+    @asynccontextmanager
+    async def advisories(self) -> AsyncGenerator[AsyncIterator[Advisory], None]:
+        await self._begin("advisories", self.bucket)
+        with self.stream.advised() as advisories:
+            yield advisories
+
+    async def count_metas(self) -> int:
+        await self._begin("count_metas", self.bucket)
+        return len(self.stream.metas())
+
     async def status(self) -> BucketStatus:
         await self._begin("status", self.bucket)
         return self._manager.status_of(self.stream)
 
     async def seal(self) -> None:
         await self._begin("seal", self.bucket)
-        self.stream.sealed = True
+        self.stream.seal()
 
     async def account(self) -> AccountLimits:
         await self._begin("account", self.bucket)
@@ -199,7 +210,7 @@ class MemoryStore(ObjectStore):
             ]
         )
         return tuple(
-            replace(info, revision=message.sequence, time_ns=message.time_ns)
+            replace(info, revision=message.sequence, time_ns=message.time_ns, ttl=message.ttl)
             for info, message in zip(infos, stored, strict=True)
         )
 
@@ -219,6 +230,7 @@ class MemoryStore(ObjectStore):
             bucket=self.bucket,
             revision=message.sequence,
             time_ns=message.time_ns,
+            ttl=message.ttl,
         )
 
     def _gone(self, info: ObjectInfo) -> StaleVersion | ChunkMissing:
@@ -387,6 +399,8 @@ class MemoryManager(ObjectStoreManager):
             size=stream.size,
             last_revision=stream.last_sequence,
             created_ns=stream.created_ns,
+            first_revision=stream.first_sequence,
+            asked_ns=self.now(),
             allow_atomic=self.allow_atomic,
             allow_msg_ttl=True,
         )

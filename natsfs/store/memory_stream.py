@@ -24,7 +24,7 @@ from natsfs.errors import (
     ServerRefused,
     WrongRevision,
 )
-from natsfs.store.model import BucketConfig
+from natsfs.store.model import Advisory, BucketConfig, Reconfigured, Removed
 from natsfs.store.wire import meta_prefix
 
 #: Bytes that a stored message costs beside subject and payload: the record header of nats-server's
@@ -34,13 +34,15 @@ MESSAGE_OVERHEAD = 30
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a stream; *expires_ns* is infinite for one that stays."""
+    """One message of a stream; *expires_ns* is infinite for one that stays, *ttl* 0 for one without
+    a life of its own."""
 
     subject: str
     sequence: int
     time_ns: int
     data: bytes
     expires_ns: float = math.inf
+    ttl: int = 0
 
     @property
     def cost(self) -> int:
@@ -66,7 +68,10 @@ class Publish:
 
 
 class MemoryStream:
-    """What the server holds of one bucket."""
+    """What the server holds of one bucket.
+
+    *advises* is whether it tells of what no watch shows.
+    """
 
     def __init__(self, config: BucketConfig, clock: Callable[[], int]) -> None:
         self.config = config
@@ -78,6 +83,8 @@ class MemoryStream:
         self._clock = clock
         self._subjects: dict[str, dict[int, Message]] = {}
         self._expiring: list[tuple[float, int, str]] = []
+        self.advises = True
+        self._advised: set[trio.MemorySendChannel[Advisory]] = set()
         self._watchers: set[trio.MemorySendChannel[Message | None]] = set()
 
     # -- what is stored ------------------------------------------------------------------------
@@ -103,6 +110,13 @@ class MemoryStream:
             if subject.startswith(prefix)
         )
         return sorted(newest, key=lambda message: message.sequence)
+
+    @property
+    def first_sequence(self) -> int:
+        """No message before this one exists."""
+        self._expire()
+        firsts = (next(iter(messages)) for messages in self._subjects.values())
+        return min(firsts, default=self.last_sequence + 1)
 
     def count(self) -> int:
         """How many messages there are."""
@@ -134,6 +148,8 @@ class MemoryStream:
         messages = self.on(subject)
         for message in messages:
             self._drop(message)
+        if subject.startswith(meta_prefix(self.config.bucket)):
+            self._advise(Removed(subject))
         return len(messages)
 
     def remove(self, sequence: int) -> None:
@@ -141,12 +157,27 @@ class MemoryStream:
         self._check_open()
         for messages in self._subjects.values():
             if sequence in messages:
-                return self._drop(messages[sequence])
+                self._drop(messages[sequence])
+                return self._advise(Removed(revision=sequence))
         raise NotFoundError(f"{self.config.bucket}: no message {sequence}")
+
+    def clear(self) -> None:
+        """Drop every message, as a purge without a filter.  Errors: `ReadOnlyError`."""
+        self._check_open()
+        for messages in list(self._subjects.values()):
+            for message in list(messages.values()):
+                self._drop(message)
+        self._advise(Removed())
+
+    def seal(self) -> None:
+        """Refuse every change from now on."""
+        self.sealed = True
+        self._advise(Reconfigured())
 
     def delete(self) -> None:
         """Make every call on the bucket raise `BucketNotFoundError`, watches included."""
         self.deleted = True
+        self._advise(Reconfigured())
         for watcher in self._watchers:
             watcher.close()
 
@@ -164,12 +195,28 @@ class MemoryStream:
             self._watchers.discard(send)
             send.close()
 
+    @contextmanager
+    def advised(self) -> Iterator[trio.MemoryReceiveChannel[Advisory]]:
+        """A channel of what the server tells besides."""
+        send, receive = trio.open_memory_channel[Advisory](math.inf)
+        self._advised.add(send)
+        try:
+            yield receive
+        finally:
+            self._advised.discard(send)
+            send.close()
+
     def interrupt(self) -> None:
         """Make every watch start again, as after a lost connection."""
         for watcher in self._watchers:
             watcher.send_nowait(None)
 
     # -- steps ---------------------------------------------------------------------------------
+
+    def _advise(self, advisory: Advisory) -> None:
+        if self.advises:
+            for send in self._advised:
+                send.send_nowait(advisory)
 
     def _check_open(self) -> None:
         if self.sealed:
@@ -192,7 +239,9 @@ class MemoryStream:
         now = self._clock()
         lives = [ttl for ttl in (publish.ttl, self.config.ttl) if ttl is not None]
         expires = now + min(lives) * 1e9 if lives else math.inf
-        message = Message(publish.subject, self.last_sequence, now, publish.data, expires)
+        message = Message(
+            publish.subject, self.last_sequence, now, publish.data, expires, publish.ttl or 0
+        )
         self._subjects.setdefault(message.subject, {})[message.sequence] = message
         self.size += message.cost
         if lives:

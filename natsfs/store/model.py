@@ -14,6 +14,9 @@ from typing import Any
 #: The chunk size that every client but a configured one writes (ADR-20; protocol.md 1.3).
 DEFAULT_CHUNK_SIZE = 128 * 1024
 
+#: The `ObjectInfo.ttl` of a message that never expires.
+EVER = -1
+
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -51,7 +54,9 @@ class ObjectInfo:
     *subject* is the subject it was received on, the object's key: clients disagree on the encoding
     of names (protocol.md 1.1), so it is never computed from a listed *name*.  *nuid* is empty on
     links that nats.js wrote.  *max_chunk_size* is 0 where the meta has none.  *time_ns* is the
-    server's timestamp of the message in nanoseconds since the epoch.
+    server's timestamp of the message in nanoseconds since the epoch.  *ttl* is how many seconds the
+    message lives by its own header: 0 where it has none, `EVER` where not even the bucket's TTL
+    ends it.
     """
 
     name: str
@@ -70,6 +75,7 @@ class ObjectInfo:
     extra: Mapping[str, Any] = field(default_factory=_nothing)
     revision: int = 0
     time_ns: int = 0
+    ttl: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,8 @@ class BucketStatus:
 
     *size* is the number of stored bytes, metas and leaked chunks included.  *created_ns* tells a
     re-created bucket from the one that was there before.  *mirror* is the origin's stream name of
-    a mirror, which is read-only.
+    a mirror, which is read-only.  No message before *first_revision* exists any
+    more.  *asked_ns* is the server's clock when it said all this, 0 where it does not tell.
     """
 
     bucket: str
@@ -137,6 +144,13 @@ class BucketStatus:
     allow_msg_ttl: bool = False
     allow_direct: bool = True
     mirror: str | None = None
+    first_revision: int = 0
+    asked_ns: int = 0
+
+    @property
+    def identity(self) -> str:
+        """What tells this bucket from others, and from its namesakes before it was re-created."""
+        return f"{self.stream}@{self.created_ns}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,3 +226,24 @@ class BucketsListed:
 
 
 BucketEvent = BucketCreated | BucketDeleted | BucketsListed
+
+
+# -- what the server tells besides --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Somebody had meta messages removed: those on *subject*, or the one of *revision*, or without
+    either any of them.  Whether they are gone has to be asked."""
+
+    subject: str = ""
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """The bucket was created, deleted, restored, or its settings changed: its status has to be
+    asked for."""
+
+
+Advisory = Removed | Reconfigured

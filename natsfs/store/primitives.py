@@ -14,6 +14,7 @@ from typing import Protocol
 
 from natsfs.store.model import (
     AccountLimits,
+    Advisory,
     BucketStatus,
     MetaWrite,
     ObjectInfo,
@@ -101,6 +102,19 @@ class Primitives(Protocol):
         The iterator does not end by itself; `BucketNotFoundError` is raised from it when the stream
         is deleted.
         """
+
+    @abstractmethod
+    def advisories(self) -> AbstractAsyncContextManager[AsyncIterator[Advisory]]:
+        """What the server tells of requests that no watch shows, from the moment of entering on.
+
+        It tells without promise: nothing while the connection is away, nothing to credentials that
+        may not hear of it, nothing across accounts.  Whoever needs certainty compares.
+        """
+
+    @abstractmethod
+    async def count_metas(self) -> int | None:
+        """How many messages the meta subjects hold, tombstones included; a moment old perhaps.
+        None where the bucket cannot be asked at a bounded cost."""
 
     @abstractmethod
     async def status(self) -> BucketStatus:

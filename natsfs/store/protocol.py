@@ -28,7 +28,7 @@ from natsfs.errors import (
     ServerRefused,
     WrongRevision,
 )
-from natsfs.store.model import NOTHING
+from natsfs.store.model import EVER, NOTHING
 from natsfs.store.wire import parse_time
 
 ROLLUP = "Nats-Rollup"
@@ -319,6 +319,24 @@ def raise_refusal(what: str, reply: Mapping[str, Any], *, expected: int | None =
     error = reply.get("error")
     if error:
         raise refusal(what, error, expected=expected)
+
+
+# -- the life of a message -----------------------------------------------------------------------
+
+_GO_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_GO_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_ttl(text: str) -> int:
+    """The `ObjectInfo.ttl` that a `Nats-TTL` header means: a number of seconds, a duration of Go
+    ("1h30m"), or "never".  What is none of these is none: the server refuses it."""
+    if text == "never":
+        return EVER
+    if text.isdecimal():
+        return int(text)
+    if not text or _GO_DURATION.sub("", text):
+        return 0
+    return int(sum(float(number) * _GO_UNITS[unit] for number, unit in _GO_DURATION.findall(text)))
 
 
 # -- delivery by a consumer -----------------------------------------------------------------------

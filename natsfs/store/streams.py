@@ -90,12 +90,14 @@ def parse_status(info: Mapping[str, Any]) -> BucketStatus:
     Errors: `ServerRefused` when it is no object bucket's, or cannot be read.
     """
     try:
-        return _status(info["config"], info["state"], info["created"])
+        return _status(info["config"], info["state"], info["created"], info.get("ts", ""))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ServerRefused("stream info", 0, f"unreadable: {error!r}") from None
 
 
-def _status(config: Mapping[str, Any], state: Mapping[str, Any], created: str) -> BucketStatus:
+def _status(
+    config: Mapping[str, Any], state: Mapping[str, Any], created: str, now: str
+) -> BucketStatus:
     bucket = bucket_of(config["name"])
     if bucket is None:
         raise ServerRefused("stream info", 0, f"{config['name']!r} is no object bucket")
@@ -120,6 +122,8 @@ def _status(config: Mapping[str, Any], state: Mapping[str, Any], created: str) -
         allow_msg_ttl=config.get("allow_msg_ttl", False),
         allow_direct=config.get("allow_direct", False),
         mirror=mirror["name"] if mirror else None,
+        first_revision=state.get("first_seq", 0),
+        asked_ns=parse_time(now) or 0,
     )
 
 

@@ -175,7 +175,7 @@ def parse_time(text: str) -> int | None:
 
 
 def parse_info(
-    subject: str, payload: bytes, *, bucket: str, revision: int, time_ns: int
+    subject: str, payload: bytes, *, bucket: str, revision: int, time_ns: int, ttl: int = 0
 ) -> ObjectInfo:
     """The meta message that *bucket* holds on *subject*.
 
@@ -211,6 +211,7 @@ def parse_info(
             extra=_extra(fields, options, link_fields),
             revision=revision,
             time_ns=time_ns,
+            ttl=ttl,
         )
     except Unreadable as error:
         raise MalformedMeta(f"meta on {subject}: {error}") from None

@@ -10,7 +10,7 @@ Pure and synchronous: every method is atomic, and nothing here waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from natsfs.store.model import ObjectInfo
 from natsfs.tree.names import (
@@ -37,6 +37,7 @@ from natsfs.tree.nodes import (
     is_displaced,
     is_marker,
     note_change,
+    walk,
 )
 
 
@@ -193,9 +194,34 @@ class Namespace:
                 self._unregister(node)
             self._graves[info.subject] = info.revision
 
+    @property
+    def graves(self) -> int:
+        """How many tombstones are known."""
+        return len(self._graves)
+
+    def keep_graves(self, subjects: Set[str], revision: int) -> None:
+        """Up to *revision* the bucket holds tombstones on *subjects* and nowhere else."""
+        gone = [s for s, r in self._graves.items() if r <= revision and s not in subjects]
+        for subject in gone:
+            del self._graves[subject]
+
     def forget_graves(self) -> None:
         """The bucket is another one: tombstones and their revisions mean nothing any more."""
         self._graves.clear()
+
+    def drop_empty_directories(self) -> list[Change]:
+        """Drop what only this mount remembers: directories without anything in them."""
+        changes: list[Change] = []
+        for node in reversed(list(walk(self.root))):
+            if isinstance(node, Directory) and not node.children and node.parent is not None:
+                changes.append(EntryChange(node.parent, node.name, gone=node))
+                changes += self.detach(node)
+        return changes
+
+    def forget_marker(self, directory: Directory) -> None:
+        """*directory* has no marker any more, or its marker is about to get another name."""
+        self._unregister(directory)
+        directory.marker = None
 
     def retire(self, directory: Directory) -> list[Change]:
         """*directory* leaves the tree.  What its marker said stays, for those who have it open."""

@@ -5,7 +5,8 @@
 Bodies of objects travel on standard input and output, infos as ADR-20 JSON on standard output,
 errors on standard error with exit status 1.  nats-py can neither rename nor make links.  `publish`
 and `last` are for metas that no Object Store client writes or shows whole: they store standard
-input on any subject, and write the last message of a subject.
+input on any subject, and write the last message of a subject.  `api` sends standard input to a verb
+of the JetStream API, as an administrator may.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import nats
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import ObjectInfo, ObjectMeta, ObjectStoreConfig
 from nats.js.errors import NotFoundError
@@ -125,9 +127,19 @@ async def create_many(stream: JetStreamContext, prefix: str, count: str) -> None
         await create(stream, f"{prefix}{number}")
 
 
-async def publish(stream: JetStreamContext, subject: str) -> None:
-    """Store standard input as a message on *subject*."""
-    await stream.publish(subject, sys.stdin.buffer.read(), timeout=TIMEOUT)
+async def publish(stream: JetStreamContext, subject: str, ttl: str = "") -> None:
+    """Store standard input as a message on *subject*, for good or for *ttl*."""
+    headers = {"Nats-TTL": ttl} if ttl else None
+    await stream.publish(subject, sys.stdin.buffer.read(), timeout=TIMEOUT, headers=headers)
+
+
+async def api(connection: Client, verb: str) -> None:
+    """Write JetStream's answer to *verb* to standard output; its error is ours."""
+    answer = await connection.request(f"$JS.API.{verb}", sys.stdin.buffer.read(), timeout=TIMEOUT)
+    sys.stdout.buffer.write(answer.data)
+    error = json.loads(answer.data).get("error")
+    if error:
+        raise RuntimeError(error)
 
 
 async def last(stream: JetStreamContext, bucket: str, subject: str) -> None:
@@ -149,6 +161,8 @@ async def run(url: str, bucket: str, command: str, *arguments: str) -> None:
             await create_many(stream, bucket, *arguments)
         elif command == "account":
             await account(stream)
+        elif command == "api":
+            await api(connection, *arguments)
         elif command == "publish":
             await publish(stream, *arguments)
         elif command == "last":

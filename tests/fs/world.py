@@ -329,7 +329,7 @@ async def compose(
     namespace = Namespace(is_hard_link)
     namespace.root.changed = (0, status.created_ns)
     cache = BlockCache(CacheConfig(directory / "cache", 10**8, 0.0))
-    return Mounted(
+    mounted = Mounted(
         store=store,
         namespace=namespace,
         inodes=InodeTable(namespace.root),
@@ -339,5 +339,6 @@ async def compose(
         tree=TreeConfig(uid=1000, gid=1000),
         root=PurePosixPath("/mnt"),
         spool_directory=directory / "spool",
-        atomic=status.allow_atomic,
     )
+    mounted.adopt(status)
+    return mounted

@@ -110,9 +110,25 @@ class ForeignClient:
         """Make the bucket read-only."""
         self._call("seal")
 
-    def publish(self, subject: str, payload: bytes) -> None:
-        """Store any message, which only the nats-py client offers."""
-        self._call("publish", subject, stdin=payload)
+    def publish(self, subject: str, payload: bytes, ttl: str = "") -> None:
+        """Store any message, for good or for *ttl*, which only the nats-py client offers."""
+        self._call("publish", subject, *([ttl] if ttl else []), stdin=payload)
+
+    def api(self, verb: str, **request: object) -> dict[str, Any]:
+        """Ask the JetStream API for *verb*, which the bucket's stream is the end of (nats-py)."""
+        body = json.dumps(request).encode() if request else b""
+        return self._info(self._call("api", f"{verb}.OBJ_{self.bucket}", stdin=body))
+
+    def revision(self, name: str) -> int:
+        """The stream sequence of an object's newest meta message (nats-py)."""
+        found = self.api("STREAM.MSG.GET", last_by_subj=self.meta_subject(name))
+        revision: int = found["message"]["seq"]
+        return revision
+
+    def reconfigure(self, **settings: object) -> None:
+        """Change settings of the bucket's stream (nats-py)."""
+        config = self.api("STREAM.INFO")["config"]
+        self.api("STREAM.UPDATE", **{**config, **settings})
 
     def meta(self, name: str) -> dict[str, Any]:
         """The whole meta message of an object, with what its client has no name for (nats-py)."""

@@ -9,9 +9,18 @@ from __future__ import annotations
 from natsfs.errors import ReadOnlyError
 from natsfs.store.jetstream.api import Api
 from natsfs.store.model import BucketStatus, ObjectInfo
-from natsfs.store.protocol import StoredMessage
+from natsfs.store.protocol import (
+    MESSAGE_TTL,
+    NO_MESSAGE,
+    Status,
+    StoredMessage,
+    get_batch,
+    parse_direct,
+    parse_ttl,
+)
+from natsfs.store.session import NoResponders
 from natsfs.store.streams import parse_status
-from natsfs.store.wire import bucket_of, parse_info
+from natsfs.store.wire import bucket_of, meta_prefix, parse_info
 
 
 class Bucket:
@@ -44,6 +53,27 @@ class Bucket:
         """The meta on *subject*, from the leader.  Errors: `NotFoundError`, `MalformedMeta`."""
         return self.parse(await self.api.last_on(self.stream, subject))
 
+    async def count_metas(self) -> int | None:
+        """`ObjectStore.count_metas`: a batch of one, whose message says how many follow it.
+
+        From the first message on the server counts in its index of subjects: 6 to 12 ms with
+        100,000 metas.  STREAM.INFO with a filter of subjects sorts them, 600 to 700 ms, and a
+        consumer has to be deleted again.
+        """
+        if not self.status.allow_direct:
+            return None
+        wanted = get_batch(1, 1, 1, f"{meta_prefix(self.subjects)}*")
+        request = self.api.request(f"DIRECT.GET.{self.stream}", wanted)
+        try:
+            message = await self.api.session.request(request)
+        except NoResponders:
+            return None
+        first = parse_direct(message.block, message.data)
+        if isinstance(first, Status):
+            return 0 if first.code == NO_MESSAGE else None
+        ours = first.stream == self.stream and first.num_pending is not None
+        return 1 + (first.num_pending or 0) if ours else None
+
     def parse(self, message: StoredMessage) -> ObjectInfo:
         """The meta in *message*.  Errors: `MalformedMeta`."""
         return parse_info(
@@ -52,4 +82,5 @@ class Bucket:
             bucket=self.name,
             revision=message.sequence,
             time_ns=message.time_ns,
+            ttl=parse_ttl(message.headers.get(MESSAGE_TTL, "")),
         )

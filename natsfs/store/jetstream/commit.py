@@ -83,12 +83,14 @@ class Committer:
 
     def plan(self, write: MetaWrite) -> Planned:
         """Render *write*.  Errors: `NameTooLongError`, `InvalidArgument`."""
-        info = complete(write.info, self._bucket.name)
+        limited = write.ttl is not None and self._bucket.status.allow_msg_ttl
+        ttl = (write.ttl or 0) if limited else 0
+        info = replace(complete(write.info, self._bucket.name), ttl=ttl)
         headers = {ROLLUP: "sub", EXPECTED_STREAM: self._bucket.stream}
         if write.expected is not None:
             headers[EXPECTED_REVISION] = str(write.expected)
-        if write.ttl is not None and self._bucket.status.allow_msg_ttl:
-            headers[MESSAGE_TTL] = f"{write.ttl}s"
+        if ttl:
+            headers[MESSAGE_TTL] = f"{ttl}s"
         return Planned(info, render_info(info, time.time_ns()), write.expected, headers)
 
     async def publish(self, metas: Sequence[Planned], *, lost: bool = False) -> int:

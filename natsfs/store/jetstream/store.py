@@ -11,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from natsfs.errors import NotFoundError
 from natsfs.store.base import ObjectStore
+from natsfs.store.jetstream.advisories import listen
 from natsfs.store.jetstream.api import Api
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.jetstream.commit import Committer
@@ -19,6 +20,7 @@ from natsfs.store.jetstream.upload import Uploader
 from natsfs.store.jetstream.watch import Watcher
 from natsfs.store.model import (
     AccountLimits,
+    Advisory,
     BucketStatus,
     MetaWrite,
     ObjectInfo,
@@ -85,6 +87,14 @@ class JetStreamStore(ObjectStore):
     async def watch(self) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
         async with aclosing(Watcher(self._bucket).events()) as events:
             yield events
+
+    @asynccontextmanager
+    async def advisories(self) -> AsyncGenerator[AsyncIterator[Advisory], None]:
+        async with listen(self._bucket) as advisories:
+            yield advisories
+
+    async def count_metas(self) -> int | None:
+        return await self._bucket.count_metas()
 
     async def status(self) -> BucketStatus:
         return await self._bucket.refresh()

@@ -23,7 +23,7 @@ from natsfs.errors import (
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.jetstream.consumer import Consumer, ConsumerLost, consume
 from natsfs.store.model import CaughtUp, Malformed, Restarted, Updated, WatchEvent
-from natsfs.store.protocol import Delivery
+from natsfs.store.protocol import MESSAGE_TTL, Delivery, parse_headers, parse_ttl
 from natsfs.store.session import Message, NoResponders
 from natsfs.store.wire import meta_prefix, parse_info
 
@@ -104,7 +104,15 @@ class Watcher:
                     bucket=self._bucket.name,
                     revision=delivery.stream_sequence,
                     time_ns=delivery.time_ns,
+                    ttl=_ttl(message),
                 )
             )
         except MalformedMeta as error:
             return Malformed(message.subject, delivery.stream_sequence, str(error))
+
+
+def _ttl(message: Message) -> int:
+    """Most metas have none, so their headers are not taken apart."""
+    if MESSAGE_TTL.encode() not in message.block:
+        return 0
+    return parse_ttl(parse_headers(message.block).fields.get(MESSAGE_TTL, ""))

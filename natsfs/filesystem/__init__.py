@@ -53,6 +53,7 @@ class Filesystem:
     def __init__(self, mounted: Mounted) -> None:
         self.mounted = mounted
         self.handles = HandleTable(mounted.inodes.slot)
+        mounted.purger.wanted = lambda nuid: bool(mounted.namespace.subjects_with(nuid))
         self._foreign_renames = ForeignRenames(mounted)
         self._intake = Intake(mounted, self._foreign_renames)
         self._removals = Removals(mounted, self._intake)

@@ -38,9 +38,9 @@ class ForeignRenames:
 
     def consider(self, info: ObjectInfo) -> None:
         """*info* has just come in and is not in the tree yet."""
-        other = self._m.namespace.subject_with(info.nuid)
-        if other not in ("", info.subject) and not info.deleted:
-            self._suspects.add(other)
+        others = set(self._m.namespace.subjects_with(info.nuid)) - {info.subject}
+        if others and not info.deleted:
+            self._suspects |= others
             self._suspected.set()
 
     async def run(self, refresh: Callable[[str], Awaitable[None]]) -> None:
@@ -57,7 +57,7 @@ class ForeignRenames:
         for delay in CHECKS:
             await trio.sleep(delay)
             before = info_of(self._m.namespace.find(subject))
-            if before is None or self._m.namespace.subject_with(before.nuid) in ("", subject):
+            if before is None or len(self._m.namespace.subjects_with(before.nuid)) < 2:
                 return
             try:
                 await self._look(subject, before.name, refresh)

@@ -27,6 +27,7 @@ from natsfs.filesystem.naming import Naming, both, name_of
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.relocation import MAX_BATCH, Done, Relocation, Step
 from natsfs.filesystem.reservations import Key
+from natsfs.filesystem.resumption import absorb, arrived, is_half_moved
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
 from natsfs.store.model import NOTHING, Link, ObjectInfo
@@ -139,25 +140,40 @@ class Moves:
         source, target = places()
         node = source.node
         assert isinstance(node, Leaf | Directory)
-        _check(source, target, replace_allowed=replace_allowed)
+        resumed = await self._is_resumed(node, target.node) if replace_allowed else False
+        source, target = places()
+        _check(source, target, replace_allowed=replace_allowed, resumed=resumed)
         kept = target.node if self._keep_replaced(node, target.node) else None
 
         def steps() -> list[Step]:
             nonlocal source, target
             source, target = places()
-            _check(source, target, replace_allowed=replace_allowed)
-            return _merged([*self._steps(source, target), *self._inheritance(kept or target.node)])
+            _check(source, target, replace_allowed=replace_allowed, resumed=resumed)
+            inherited = self._inheritance(kept or target.node)
+            found = _merged([*self._steps(source, target), *inherited])
+            return [self._with_arrived(step) for step in found] if resumed else found
 
         done = await self._relocation.publish(steps)
         node = source.node
         assert isinstance(node, Leaf | Directory)
         marker = target.node.marker if isinstance(target.node, Directory) else None
+        if resumed and isinstance(node, Directory) and isinstance(target.node, Directory):
+            self._m.notifier.changed(absorb(self._m, node, target.node))
         self._vacate(target.node)
         self._m.notifier.changed(self._m.namespace.detach(node))
         self._m.notifier.changed(self._m.namespace.place(node, target.directory, target.name))
         self._settle(done, node)
         if isinstance(node, Directory) and node.marker is None:
             await self._mark_moved(node, marker)
+
+    async def _is_resumed(self, node: Node, replaced: Node | None) -> bool:
+        """Whether this is to finish a rename that was interrupted."""
+        if not isinstance(node, Directory) or not isinstance(replaced, Directory):
+            return False
+        return bool(replaced.children) and await is_half_moved(self._m, node, replaced)
+
+    def _with_arrived(self, step: Step) -> Step:
+        return replace(step, arrived=arrived(self._m, step.moved, step.info))
 
     async def _mark_moved(self, directory: Directory, marker: ObjectInfo | None) -> None:
         """*directory*, implied by foreign objects, took a name that *marker* may mark already."""
@@ -344,7 +360,7 @@ def _check_exchange(source: Place, target: Place) -> None:
             raise InvalidArgument("a directory cannot change places with what is in it")
 
 
-def _check(source: Place, target: Place, *, replace_allowed: bool) -> None:
+def _check(source: Place, target: Place, *, replace_allowed: bool, resumed: bool) -> None:
     node, replaced = source.node, target.node
     if isinstance(node, Directory) and target.directory.within(node):
         raise InvalidArgument("a directory cannot be moved into itself")
@@ -355,7 +371,7 @@ def _check(source: Place, target: Place, *, replace_allowed: bool) -> None:
     if isinstance(replaced, Directory):
         if not isinstance(node, Directory):
             raise IsADirectory(f"{target.name!r} is a directory")
-        if replaced.children:
+        if replaced.children and not resumed:
             raise NotEmptyError(f"directory {target.name!r} is not empty")
     elif isinstance(node, Directory):
         raise NotADirectory(f"{target.name!r} is not a directory")

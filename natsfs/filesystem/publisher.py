@@ -156,7 +156,8 @@ class Publisher:
             return  # somebody else was faster
         except (NoSpaceError, QuotaExceededError):
             # In a full bucket even a tombstone is refused until bytes are freed (protocol.md 2.7).
-            await self._m.store.purge_chunks(info.nuid)
+            if len(self._m.namespace.subjects_with(info.nuid)) < 2:
+                await self._m.store.purge_chunks(info.nuid)
             stored = (await self.publish(build))[0]
         else:
             self._m.purger.schedule(info)
@@ -170,18 +171,27 @@ class Publisher:
         for attempt in range(CAS_ATTEMPTS):
             writes = build()
             try:
-                return await self._m.store.commit(writes)
+                return await self.send(writes)
             except WrongRevision as lost:
                 if attempt == CAS_ATTEMPTS - 1:
                     raise
                 await self._refresh(writes, lost.name)
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    async def send(self, writes: list[MetaWrite]) -> tuple[ObjectInfo, ...]:
+        """Commit *writes* as they are; in a full bucket, again after what can be freed is.
+
+        Errors: those of `ObjectStore.commit`.
+        """
+        while True:
+            try:
+                return await self._m.store.commit(writes) if writes else ()
             except ReadOnlyError as error:
                 became_read_only(self._m, str(error))
                 raise
             except (NoSpaceError, QuotaExceededError):
                 if not await self._m.purger.drain():
                     raise
-        raise AssertionError("unreachable: the loop returns or raises")
 
     async def _refresh(self, writes: list[MetaWrite], name: str) -> None:
         for write in writes:

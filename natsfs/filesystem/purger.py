@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 import trio
 
@@ -33,6 +34,9 @@ class Purger:
         #: Due, but read by a handle.
         self._parked: set[str] = set()
         self._readers: Counter[str] = Counter()
+        #: Whether a name has the version: a rename that was interrupted leaves two that share one,
+        #: and neither of them may take the bytes from the other.
+        self.wanted: Callable[[str], bool] = lambda nuid: False
         self._wake = trio.Event()
         self._lock = trio.Lock()
         self._freed = 0
@@ -86,6 +90,8 @@ class Purger:
                     await self._free(nuid)
 
     async def _free(self, nuid: str) -> None:
+        if self.wanted(nuid):
+            return
         try:
             await self._store.purge_chunks(nuid)
         except NatsfsError as error:

@@ -1,47 +1,30 @@
-"""Metas on their way to other names: the step that renames and hard links are made of.
+"""Metas on their way to other names: what renames and hard links are made of.
 
 Each meta is published under its new name, and a tombstone under the old one unless another meta of
 the same change arrives there.  All of it is one atomic batch where the bucket has batches and the
-metas are few enough; otherwise every arrival is published before the first tombstone, so that an
-interruption leaves both names and never neither (A2).
+metas are few enough; `stepwise` does the rest.
 
 Concurrency: callers hold the reservation of every name that their steps touch.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import with_times
 from natsfs.filesystem.publisher import TOMBSTONE_TTL, Publisher
 from natsfs.filesystem.state import Mounted
+from natsfs.filesystem.stepwise import Done, Step, Stepwise
 from natsfs.store.base import tombstone
 from natsfs.store.model import MetaWrite, ObjectInfo
-from natsfs.tree.nodes import Directory, Leaf
+from natsfs.tree.nodes import EntryChange, Leaf, NodeChange, info_of
+
+__all__ = ["MAX_BATCH", "Done", "Relocation", "Step"]
 
 #: Messages in one atomic batch (protocol.md 2.5).
 MAX_BATCH = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One meta on its way: *node*, whose meta is *info*, becomes *moved*, which has its subject."""
-
-    node: Leaf | Directory
-    info: ObjectInfo
-    moved: ObjectInfo
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A step as the server acknowledged it; *grave* is the tombstone under the old name."""
-
-    node: Leaf | Directory
-    arrived: ObjectInfo
-    grave: ObjectInfo | None
 
 
 class Relocation:
@@ -65,27 +48,44 @@ class Relocation:
         count = len(build())
         if not count:
             return []
-        if count <= MAX_BATCH:
+        resumed = any(step.arrived is not None for step in taken)
+        if self._m.atomic and count <= MAX_BATCH and not resumed:
             return _paired(taken, await self._publisher.publish(build))
-        stored: list[ObjectInfo] = []
-        for writes_of in (self._arrivals, _departures):
-            for part in _parts(taken):
-                stored += await self._publisher.publish(functools.partial(writes_of, part))
-        return _paired(taken, tuple(stored))
+        part = MAX_BATCH if self._m.atomic else 1
+        return await Stepwise(self._m, self._publisher, part).publish(steps)
 
     def settle(self, done: list[Done]) -> None:
         """Take over into the tree what was acknowledged; the nodes have their new places."""
         for step in done:
-            attributes = attributes_of(self._m, step.node)
-            self._m.namespace.confirm(step.node, step.arrived)
-            self._m.unconfirmed.add(step.arrived.subject)
             if step.grave is not None:
                 self._m.namespace.bury(step.grave)
-            step.node.attributes = replace(attributes, ctime_ns=step.arrived.time_ns)
+            if step.arrived.deleted:
+                self._gone(step)
+            else:
+                self._arrived(step)
+
+    def _arrived(self, step: Done) -> None:
+        node, info = step.node, info_of(step.node)
+        attributes = attributes_of(self._m, node)
+        self._m.namespace.confirm(node, step.arrived)
+        self._m.unconfirmed.add(step.arrived.subject)
+        if step.foreign:
+            node.attributes = None
+            content = info is None or info.nuid != step.arrived.nuid
+            self._m.notifier.changed([NodeChange(node, content)])
+        else:
+            node.attributes = replace(attributes, ctime_ns=step.arrived.time_ns)
+
+    def _gone(self, step: Done) -> None:
+        """Another client deleted the object while its name was changing."""
+        node = step.node
+        self._m.namespace.forget(node, step.arrived)
+        if isinstance(node, Leaf) and node.parent is not None:
+            change = EntryChange(node.parent, node.name, gone=node)
+            self._m.notifier.changed([change, *self._m.namespace.detach(node)])
 
     def _arrivals(self, steps: Sequence[Step]) -> list[MetaWrite]:
-        last = self._m.namespace.last_revision
-        rewrite = self._m.rewrite
+        last, rewrite = self._m.namespace.last_revision, self._m.rewrite
         return [rewrite(with_times(step.moved), last(step.moved.subject)) for step in steps]
 
 
@@ -105,7 +105,3 @@ def _paired(steps: list[Step], stored: tuple[ObjectInfo, ...]) -> list[Done]:
         Done(step.node, arrived, graves.get(step.info.subject))
         for step, arrived in zip(steps, stored[: len(steps)], strict=True)
     ]
-
-
-def _parts(steps: list[Step]) -> list[list[Step]]:
-    return [steps[start : start + MAX_BATCH] for start in range(0, len(steps), MAX_BATCH)]

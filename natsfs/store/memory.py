@@ -117,7 +117,11 @@ class MemoryStore(ObjectStore):
         await self._begin("commit", writes[0].info.name if writes else "")
         if self._manager.allow_atomic and len(writes) <= BATCH_LIMIT:
             return self._store_metas(writes)
-        return tuple(self._store_metas([write])[0] for write in writes)
+        stored: list[ObjectInfo] = []
+        for write in writes:
+            await self._begin("publish", write.info.name)
+            stored += self._store_metas([write])
+        return tuple(stored)
 
     async def purge_chunks(self, nuid: str) -> int:
         subject = chunk_subject(self.bucket, nuid)

@@ -50,7 +50,8 @@ class Namespace:
         #: Hard links by the name of the object that they link to.
         self._links: dict[str, list[Hardlink]] = {}
         self._by_subject: dict[str, Leaf | Directory] = {}
-        self._by_nuid: dict[str, str] = {}
+        #: Subjects by the version that they have: several while a rename is half done (A2).
+        self._by_nuid: dict[str, tuple[str, ...]] = {}
         #: Revisions of tombstones, which a compare-and-set that re-creates the name must state.
         self._graves: dict[str, int] = {}
 
@@ -64,9 +65,9 @@ class Namespace:
         """The node whose meta is on *subject*."""
         return self._by_subject.get(subject)
 
-    def subject_with(self, nuid: str) -> str:
-        """The subject whose object has the version *nuid*; empty if none has."""
-        return self._by_nuid.get(nuid, "")
+    def subjects_with(self, nuid: str) -> tuple[str, ...]:
+        """The subjects whose objects have the version *nuid*: one, but for renames half done."""
+        return self._by_nuid.get(nuid, ())
 
     def subjects(self) -> list[str]:
         """The subjects of all objects, as they are now."""
@@ -204,6 +205,14 @@ class Namespace:
         gone = [s for s, r in self._graves.items() if r <= revision and s not in subjects]
         for subject in gone:
             del self._graves[subject]
+
+    def forget(self, node: Leaf | Directory, grave: ObjectInfo) -> None:
+        """The meta of *node*, which keeps its place, was replaced by *grave*."""
+        self._unregister(node)
+        self._graves[grave.subject] = grave.revision
+        if isinstance(node, Directory):
+            node.marker = None
+            node.attributes = None
 
     def forget_graves(self) -> None:
         """The bucket is another one: tombstones and their revisions mean nothing any more."""
@@ -377,9 +386,14 @@ class Namespace:
         return is_marker(info), self._is_hard_link(info)
 
     def _register(self, node: Leaf | Directory, info: ObjectInfo) -> None:
+        previous = self._by_subject.get(info.subject)
+        if previous is not None and previous is not node:
+            self._unregister(previous)
         self._by_subject[info.subject] = node
         if info.nuid:
-            self._by_nuid[info.nuid] = info.subject
+            others = self.subjects_with(info.nuid)
+            if info.subject not in others:
+                self._by_nuid[info.nuid] = (*others, info.subject)
         if isinstance(node, Directory):
             node.marker = info
             node.removed = False
@@ -395,8 +409,10 @@ class Namespace:
             return
         if self._by_subject.get(info.subject) is node:
             del self._by_subject[info.subject]
-        if self._by_nuid.get(info.nuid) == info.subject:
-            del self._by_nuid[info.nuid]
+            others = tuple(s for s in self.subjects_with(info.nuid) if s != info.subject)
+            self._by_nuid[info.nuid] = others
+            if not others:
+                del self._by_nuid[info.nuid]
         name = info.link.name if info.link is not None else None
         if isinstance(node, Hardlink) and name is not None and node in self._links.get(name, ()):
             self._links[name].remove(node)

@@ -44,6 +44,7 @@ from natsfs.store.base import ObjectStore, ObjectStoreManager
 from natsfs.store.model import (
     NOTHING,
     AccountLimits,
+    Advisory,
     BucketConfig,
     BucketStatus,
     CaughtUp,
@@ -53,6 +54,7 @@ from natsfs.store.model import (
     ObjectMeta,
     Restarted,
     Updated,
+    Upgrade,
     WatchEvent,
 )
 from natsfs.store.wire import meta_subject
@@ -253,8 +255,21 @@ class Catalogue(ObjectStore):
     async def read(self, info: ObjectInfo, start: int, stop: int) -> bytes:
         return b""
 
+    @asynccontextmanager
+    async def advisories(self) -> AsyncGenerator[AsyncIterator[Advisory], None]:
+        # Whatever happens to a bucket, its own tree hears of it.
+        send, receive = trio.open_memory_channel[Advisory](0)
+        with send, receive:
+            yield receive
+
+    async def count_metas(self) -> None:
+        return None
+
     async def seal(self) -> None:
         raise NotPermitted("buckets are sealed one by one")
+
+    async def upgrade(self, *, dry_run: bool = False) -> Upgrade:
+        raise NotPermitted("buckets are upgraded one by one")
 
 
 async def check_nothing_stored(store: ObjectStore) -> None:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "mount": "natsfs.cli.mount",
     "umount": "natsfs.cli.umount",
     "ls": "natsfs.cli.ls",
+    "watch": "natsfs.cli.watch",
     "status": "natsfs.cli.status",
     "bucket": "natsfs.cli.bucket",
 }

@@ -1,23 +1,32 @@
-"""`natsfs bucket`: make, list, show, seal and delete buckets."""
+"""`natsfs bucket`: make, list, show, upgrade, seal and delete buckets."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import click
 
 from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import server_config, take
-from natsfs.cli.output import local_time, print_json, print_pairs, print_table, rfc3339, say
+from natsfs.cli.output import (
+    local_time,
+    print_json,
+    print_pairs,
+    print_table,
+    printable,
+    rfc3339,
+    say,
+)
 from natsfs.cli.quantities import Duration, Size, shown_duration, shown_size
 from natsfs.cli.source import Source, check_bucket, parse_source
 from natsfs.cli.stores import with_manager
 from natsfs.errors import UsageError
 from natsfs.store.base import ObjectStoreManager
-from natsfs.store.model import BucketConfig, BucketStatus, Placement
+from natsfs.store.model import BucketConfig, BucketStatus, Placement, Upgrade
 
 T = TypeVar("T")
 
@@ -27,7 +36,7 @@ _SURE = click.option("-f", "--force", "--yes", "sure", is_flag=True, help="Do no
 
 @click.group()
 def bucket() -> None:
-    """Make, list, show, seal and delete buckets.
+    """Make, list, show, upgrade, seal and delete buckets.
 
     A bucket is named as in `natsfs mount`: BUCKET, nats://HOST:PORT/BUCKET or tls://….
     """
@@ -130,6 +139,55 @@ def seal(source: str, sure: bool, **options: Any) -> None:
     _run(work, wanted, options)
 
 
+#: What people call the settings that `upgrade` switches on.
+_FEATURES = {
+    "allow_atomic": "atomic batches",
+    "allow_msg_ttl": "message TTLs",
+    "allow_direct": "direct get",
+    "allow_rollup_hdrs": "rollup headers",
+}
+
+
+@bucket.command(cls=Command)
+@click.argument("source")
+@click.option("--dry-run", is_flag=True, help="Only say what would be switched on")
+@_SURE
+@store_options
+def upgrade(source: str, dry_run: bool, sure: bool, **options: Any) -> int:
+    """Switch on what the bucket SOURCE, made by another client, lacks for natsfs.
+
+    With atomic batches and message TTLs renames are all-or-nothing and deleted names are forgotten
+    by the server after a day.  Nothing else about the bucket changes, and other clients see no
+    difference.
+    """
+    wanted = parse_source(source)
+
+    async def work(manager: ObjectStoreManager, *, dry_run: bool = False) -> Upgrade:
+        return await (await manager.bind(wanted.bucket)).upgrade(dry_run=dry_run)
+
+    planned = _run(partial(work, dry_run=True), wanted, options)
+    if not planned.changed:
+        click.echo(f"bucket {wanted.bucket} has all of it")
+        return 0
+    if dry_run:
+        _print_upgrade(planned, "would be switched on")
+        return 0
+    if not sure:
+        _check_presence()
+        names = ", ".join(_FEATURES[feature] for feature in planned.changed)
+        _confirm(f"Switch on {names} for bucket {wanted.bucket}? It cannot all be switched off.")
+    done = _run(work, wanted, options)
+    _print_upgrade(done, "switched on")
+    return 1 if done.refused else 0
+
+
+def _print_upgrade(result: Upgrade, done: str) -> None:
+    for feature in result.changed:
+        click.echo(f"{_FEATURES[feature]}: {done}")
+    for feature, reason in result.refused.items():
+        say(f"{_FEATURES[feature]}: not switched on: {printable(reason)}")
+
+
 def _run(
     work: Callable[[ObjectStoreManager], Awaitable[T]],
     wanted: Source | None,
@@ -208,6 +266,7 @@ def _pairs(status: BucketStatus) -> list[tuple[str, str]]:
         ("Sealed", "yes" if status.sealed else "no"),
         ("Mirror of", status.mirror or "nothing"),
         ("Atomic batches", "yes" if status.allow_atomic else "no"),
+        ("Message TTLs", "yes" if status.allow_msg_ttl else "no"),
         *((f"Metadata {key}", value) for key, value in sorted(status.metadata.items())),
     ]
 
@@ -228,5 +287,6 @@ def _as_json(status: BucketStatus) -> dict[str, Any]:
         "sealed": status.sealed,
         "mirror": status.mirror,
         "allow_atomic": status.allow_atomic,
+        "allow_msg_ttl": status.allow_msg_ttl,
         "metadata": dict(status.metadata),
     }

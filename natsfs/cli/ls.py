@@ -11,29 +11,15 @@ from typing import Any
 import click
 
 from natsfs.cli.commands import Command, store_options
-from natsfs.cli.connection import ConnectionOptions, server_config, server_of_mount, take
-from natsfs.cli.mountpoint import located, mount_above
+from natsfs.cli.connection import take
 from natsfs.cli.output import local_time, print_json, printable, rfc3339, say
-from natsfs.cli.places import control_directory
 from natsfs.cli.quantities import shown_size
-from natsfs.cli.source import check_bucket, parse_source
 from natsfs.cli.stores import with_manager
-from natsfs.config import ServerConfig, TreeConfig
-from natsfs.control import ask, socket_path
-from natsfs.errors import UsageError
+from natsfs.cli.target import Target, target_of
+from natsfs.config import TreeConfig
 from natsfs.filesystem.attributes import of_object, symlink_text
 from natsfs.store.base import ObjectStoreManager
 from natsfs.store.model import CaughtUp, Malformed, ObjectInfo, Restarted, Updated
-from natsfs.tree.names import decode_component
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What to list and where."""
-
-    bucket: str
-    prefix: str
-    server: ServerConfig
 
 
 @dataclass(slots=True)
@@ -55,51 +41,19 @@ def ls(source: str, deleted: bool, as_json: bool, **options: Any) -> None:
     A PREFIX stands for the object of that name and everything below it.
     """
     embedded: Path | None = options["embedded"]
-    place = _place(source, take(options))
+    target = target_of(source, take(options))
 
     async def collect(manager: ObjectStoreManager) -> Listing:
-        return await _collect(manager, place.bucket)
+        return await _collect(manager, target.bucket)
 
-    listing = with_manager(collect, place.server, embedded)
-    objects = _chosen(listing, place.prefix, deleted)
+    listing = with_manager(collect, target.server, embedded)
+    objects = _chosen(listing, target, deleted)
     for subject, reason in listing.malformed.items():
         say(f"left out {printable(subject)}: {printable(reason)}")
     if as_json:
         print_json([_as_json(info) for info in objects])
     else:
         _print(objects)
-
-
-def _place(source: str, options: ConnectionOptions) -> Place:
-    path = located(source)
-    mount = mount_above(path) if "://" not in source else None
-    if mount is not None:
-        return _mounted_place(path, mount.directory, options)
-    if source.startswith(("/", "./", "../", "~")) or source in (".", ".."):
-        raise UsageError(f"{source} is in no natsfs mount; `natsfs status` lists those there are")
-    wanted = parse_source(source, prefix_allowed=True)
-    server = server_config(options, os.environ, wanted.servers)
-    return Place(wanted.bucket, wanted.prefix, server)
-
-
-def _mounted_place(path: Path, directory: Path, options: ConnectionOptions) -> Place:
-    """The bucket behind a mount: its process tells the server, the caller brings the secrets."""
-    try:
-        status = ask(socket_path(control_directory(), directory), "status")
-    except OSError as exc:
-        raise UsageError(
-            f"the mount on {directory} does not answer: {exc.strerror or exc}; it may have died or "
-            "belong to another user"
-        ) from None
-    server = server_of_mount(options, os.environ, status["server"])
-    names = [decode_component(os.fsencode(part)) for part in path.relative_to(directory).parts]
-    if status["bucket"]:
-        return Place(status["bucket"], "/".join(names), server)
-    if not names:
-        raise UsageError(
-            f"{directory} shows all buckets; name a directory in it, or use `natsfs bucket list`"
-        )
-    return Place(check_bucket(names[0]), "/".join(names[1:]), server)
 
 
 async def _collect(manager: ObjectStoreManager, bucket: str) -> Listing:
@@ -121,12 +75,11 @@ async def _collect(manager: ObjectStoreManager, bucket: str) -> Listing:
     return listing
 
 
-def _chosen(listing: Listing, prefix: str, deleted: bool) -> list[ObjectInfo]:
-    below = prefix if prefix.endswith("/") or not prefix else f"{prefix}/"
+def _chosen(listing: Listing, target: Target, deleted: bool) -> list[ObjectInfo]:
     chosen = [
         info
         for info in listing.found.values()
-        if (deleted or not info.deleted) and (info.name == prefix or info.name.startswith(below))
+        if (deleted or not info.deleted) and target.covers(info.name)
     ]
     return sorted(chosen, key=lambda info: info.name)
 

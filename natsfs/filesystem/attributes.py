@@ -28,6 +28,9 @@ SYMLINK_KEY = "symlink"
 #: Marks a native link as a further name of the object that it links to (K7).
 HARD_LINK_KEY = "hardlink"
 
+#: The metadata key of a tombstone that is a claim (A3); its value is the mount that made it.
+CLAIM_KEY = "claimed-by"
+
 #: Metadata keys that natsfs gives a meaning of its own.
 SYSTEM_KEYS = frozenset(
     {"mode", "uid", "gid", "rdev", "mtime", "atime", "btime", SYMLINK_KEY, HARD_LINK_KEY}

@@ -20,6 +20,7 @@ import time
 import trio
 
 from natsfs.errors import ExistsError, NatsfsError
+from natsfs.filesystem.attributes import CLAIM_KEY
 from natsfs.filesystem.naming import name_of
 from natsfs.filesystem.publisher import TOMBSTONE_TTL, Publisher
 from natsfs.filesystem.state import Mounted
@@ -28,9 +29,6 @@ from natsfs.store.wire import new_nuid
 from natsfs.tree.nodes import Leaf
 
 log = logging.getLogger(__name__)
-
-#: The metadata key of a tombstone that is a claim; its value is the mount that made it.
-CLAIM_KEY = "claimed-by"
 
 #: Seconds that a claim is honoured after it was last published: long against a pause of its owner's
 #: connection, short against the patience of who waits for a lock file to go.

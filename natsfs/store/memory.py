@@ -30,6 +30,7 @@ from natsfs.errors import (
     MalformedMeta,
     NotFoundError,
     QuotaExceededError,
+    ReadOnlyError,
     StaleVersion,
 )
 from natsfs.store.base import ObjectStore, ObjectStoreManager
@@ -49,8 +50,10 @@ from natsfs.store.model import (
     MetaWrite,
     ObjectInfo,
     ObjectMeta,
+    Reconfigured,
     Restarted,
     Updated,
+    Upgrade,
     WatchEvent,
 )
 from natsfs.store.streams import stream_config
@@ -177,6 +180,16 @@ class MemoryStore(ObjectStore):
     async def seal(self) -> None:
         await self._begin("seal", self.bucket)
         self.stream.seal()
+
+    async def upgrade(self, *, dry_run: bool = False) -> Upgrade:
+        await self._begin("upgrade", self.bucket)
+        if self.stream.sealed:
+            raise ReadOnlyError(f"bucket {self.bucket!r} is sealed")
+        changed = () if self._manager.allow_atomic else ("allow_atomic",)
+        if changed and not dry_run:
+            self._manager.allow_atomic = True
+            self.stream.advise(Reconfigured())
+        return Upgrade(changed)
 
     async def account(self) -> AccountLimits:
         await self._begin("account", self.bucket)

@@ -149,7 +149,7 @@ class MemoryStream:
         for message in messages:
             self._drop(message)
         if subject.startswith(meta_prefix(self.config.bucket)):
-            self._advise(Removed(subject))
+            self.advise(Removed(subject))
         return len(messages)
 
     def remove(self, sequence: int) -> None:
@@ -158,7 +158,7 @@ class MemoryStream:
         for messages in self._subjects.values():
             if sequence in messages:
                 self._drop(messages[sequence])
-                return self._advise(Removed(revision=sequence))
+                return self.advise(Removed(revision=sequence))
         raise NotFoundError(f"{self.config.bucket}: no message {sequence}")
 
     def clear(self) -> None:
@@ -167,17 +167,17 @@ class MemoryStream:
         for messages in list(self._subjects.values()):
             for message in list(messages.values()):
                 self._drop(message)
-        self._advise(Removed())
+        self.advise(Removed())
 
     def seal(self) -> None:
         """Refuse every change from now on."""
         self.sealed = True
-        self._advise(Reconfigured())
+        self.advise(Reconfigured())
 
     def delete(self) -> None:
         """Make every call on the bucket raise `BucketNotFoundError`, watches included."""
         self.deleted = True
-        self._advise(Reconfigured())
+        self.advise(Reconfigured())
         for watcher in self._watchers:
             watcher.close()
 
@@ -206,17 +206,18 @@ class MemoryStream:
             self._advised.discard(send)
             send.close()
 
+    def advise(self, advisory: Advisory) -> None:
+        """Tell *advisory* to those who listen."""
+        if self.advises:
+            for send in self._advised:
+                send.send_nowait(advisory)
+
     def interrupt(self) -> None:
         """Make every watch start again, as after a lost connection."""
         for watcher in self._watchers:
             watcher.send_nowait(None)
 
     # -- steps ---------------------------------------------------------------------------------
-
-    def _advise(self, advisory: Advisory) -> None:
-        if self.advises:
-            for send in self._advised:
-                send.send_nowait(advisory)
 
     def _check_open(self) -> None:
         if self.sealed:

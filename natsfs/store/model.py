@@ -154,6 +154,15 @@ class BucketStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Settings of a bucket's stream that were switched on, or would be, and those that could not,
+    with the reason.  They are called as in the stream's configuration."""
+
+    changed: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class AccountLimits:
     """The account's JetStream storage in bytes; a limit of -1 means none."""
 

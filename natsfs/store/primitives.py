@@ -19,6 +19,7 @@ from natsfs.store.model import (
     MetaWrite,
     ObjectInfo,
     ObjectMeta,
+    Upgrade,
     WatchEvent,
 )
 
@@ -123,6 +124,14 @@ class Primitives(Protocol):
     @abstractmethod
     async def seal(self) -> None:
         """Make the bucket read-only for ever.  Sealing a sealed bucket does nothing."""
+
+    @abstractmethod
+    async def upgrade(self, *, dry_run: bool = False) -> Upgrade:
+        """Switch on what natsfs gives the buckets that it creates (`streams.FEATURES`) and this one
+        lacks; nothing else changes.  With *dry_run* nothing does.
+
+        Errors: `ReadOnlyError` (sealed or a mirror).
+        """
 
     @abstractmethod
     async def account(self) -> AccountLimits:

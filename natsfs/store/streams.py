@@ -21,6 +21,11 @@ SERVER_METADATA = "_nats."
 #: own in it, the second creation is refused (10058) and a repeated one is not.
 CREATION = "natsfs.creation"
 
+#: What natsfs gives the streams of buckets that it creates, and other clients do not, or not all:
+#: all-or-nothing renames, tombstones that expire, reads past the leader, compare-and-set with
+#: replacement.  None of them changes how another client sees the bucket.
+FEATURES = ("allow_rollup_hdrs", "allow_direct", "allow_msg_ttl", "allow_atomic")
+
 #: The replicas that a stream may have: JetStream's own bound (StreamMaxReplicas).
 MAX_REPLICAS = 5
 
@@ -133,6 +138,11 @@ def _own_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
         for key, text in metadata.items()
         if key != CREATION and not key.startswith(SERVER_METADATA)
     }
+
+
+def lacking(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which of `FEATURES` the stream of *config* does not have."""
+    return tuple(feature for feature in FEATURES if not config.get(feature))
 
 
 def parse_account(info: Mapping[str, Any]) -> AccountLimits:

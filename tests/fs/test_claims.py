@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from natsfs.errors import ExistsError, NotFoundError
-from natsfs.filesystem.claims import CLAIM_KEY
+from natsfs.filesystem.attributes import CLAIM_KEY
 from natsfs.handles import FileHandle
 from natsfs.store.model import MetaWrite, ObjectInfo
 from natsfs.store.wire import meta_subject

@@ -17,6 +17,7 @@ from natsfs.config import ServerConfig
 from natsfs.server import Server
 from natsfs.store.base import ObjectStore
 from natsfs.store.jetstream import JetStreamManager
+from natsfs.store.jetstream.api import Api
 from natsfs.store.model import BucketConfig, ObjectMeta
 from natsfs.store.session import open_session
 
@@ -168,3 +169,52 @@ def test_ls_of_a_missing_bucket(run: Run, name: str) -> None:
     status, out, err = run("ls", name)
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert "bucket list" in err
+
+
+def make_as_others_do(server: Server, name: str, **settings: object) -> None:
+    """Create a bucket with none of what natsfs switches on, and with *settings*."""
+
+    async def main() -> None:
+        async with open_session(ServerConfig(urls=(server.url,))) as session:
+            stream = {"name": f"OBJ_{name}", "subjects": [f"$O.{name}.C.>", f"$O.{name}.M.>"]}
+            await Api(session).ask(name, f"STREAM.CREATE.OBJ_{name}", {**stream, **settings})
+
+    trio.run(main)
+
+
+def test_upgrade(run: Run, name: str, nats_server: Server) -> None:
+    """A2: what a bucket lacks is switched on after asking, and nothing else changes."""
+    kept = {"discard": "new", "max_msgs": 1000, "max_age": 3600 * 10**9, "no_ack": False}
+    kept |= {"duplicate_window": 60 * 10**9, "subject_delete_marker_ttl": 0}
+    make_as_others_do(nats_server, name, **kept, metadata={"mine": "this"}, description="kept")
+    features = ["rollup headers", "direct get", "message TTLs", "atomic batches"]
+    status, out, err = run("bucket", "upgrade", name, "--dry-run")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [f"{feature}: would be switched on" for feature in features]
+    before = json.loads(run("bucket", "info", name, "--json")[1])
+    assert (before["allow_atomic"], before["allow_msg_ttl"]) == (False, False)
+    status, out, err = run("bucket", "upgrade", name)
+    assert status == 1
+    assert "--force" in err
+    status, out, err = run("bucket", "upgrade", name, "--yes")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [f"{feature}: switched on" for feature in features]
+    after = json.loads(run("bucket", "info", name, "--json")[1])
+    assert after == {**before, "allow_atomic": True, "allow_msg_ttl": True}
+    assert run("bucket", "upgrade", name, "--yes") == (0, f"bucket {name} has all of it\n", "")
+    shown = run("bucket", "info", name)[1]
+    assert "Atomic batches: yes" in " ".join(shown.split())
+    assert "Message TTLs: yes" in " ".join(shown.split())
+
+
+def test_upgrade_that_is_refused(run: Run, name: str, nats_server: Server) -> None:
+    """A2: what the server refuses is said, with its reason, and the rest is switched on."""
+    make_as_others_do(nats_server, name, deny_purge=True)
+    status, out, err = run("bucket", "upgrade", name, "--yes")
+    assert status == 1
+    assert "atomic batches: switched on" in out
+    assert "rollup headers: not switched on" in err
+    assert run("bucket", "seal", name, "--yes")[0] == 0
+    status, out, err = run("bucket", "upgrade", name, "--yes")
+    assert (status, out) == (1, "")
+    assert "sealed" in err

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
-from natsfs.errors import NotFoundError
+from natsfs.errors import InvalidArgument, NotFoundError, ReadOnlyError, ServerRefused
 from natsfs.store.base import ObjectStore
 from natsfs.store.jetstream.advisories import listen
 from natsfs.store.jetstream.api import Api
@@ -25,9 +25,10 @@ from natsfs.store.model import (
     MetaWrite,
     ObjectInfo,
     ObjectMeta,
+    Upgrade,
     WatchEvent,
 )
-from natsfs.store.streams import parse_account
+from natsfs.store.streams import lacking, parse_account
 from natsfs.store.wire import chunk_subject, meta_subject
 
 
@@ -105,6 +106,32 @@ class JetStreamStore(ObjectStore):
         if not info["config"].get("sealed"):
             config = {**info["config"], "sealed": True}
             await self._api.ask(what, f"STREAM.UPDATE.{stream}", config)
+
+    async def upgrade(self, *, dry_run: bool = False) -> Upgrade:
+        what, stream = f"bucket {self.bucket!r}", self._bucket.stream
+        config = (await self._api.ask(what, f"STREAM.INFO.{stream}"))["config"]
+        self._bucket.check_writable()
+        wanted = lacking(config)
+        if config.get("sealed"):
+            raise ReadOnlyError(f"{what} is sealed: nothing about it can be changed")
+        if dry_run or not wanted:
+            return Upgrade(wanted)
+        refused: dict[str, str] = {}
+        for feature in wanted:
+            # One by one: a server refuses all for the sake of one that it does not know.  The rest
+            # of its own configuration goes back as it came, unknown fields included.
+            try:
+                updated = {**config, feature: True}
+                answer = await self._api.ask(what, f"STREAM.UPDATE.{stream}", updated)
+                config = answer["config"]
+            except (ServerRefused, InvalidArgument) as error:
+                refused[feature] = str(error)
+            else:
+                if feature in lacking(config):
+                    # Servers before 2.12 ignore what they do not know.
+                    refused[feature] = "the server does not offer it"
+        await self._bucket.refresh()
+        return Upgrade(tuple(f for f in wanted if f not in refused), refused)
 
     async def account(self) -> AccountLimits:
         return await account_limits(self._api)

@@ -91,6 +91,12 @@ def decorations(component: bytes, key: str) -> Iterator[bytes]:
     quote = QUOTE.encode()
     for shown in range(len(component) + len(quote), MAX_COMPONENT + 1, len(quote)):
         yield component + quote * ((shown - len(component)) // len(quote))
+    yield from hashed(component, key)
+
+
+def hashed(component: bytes, key: str) -> Iterator[bytes]:
+    """*component*, shortened, with hashes of *key*.  Endless, and the same for the same *key*."""
+    quote = QUOTE.encode()
     prefix = _shortened(component, MAX_COMPONENT - len(quote) - HASH_CHARACTERS)
     for attempt in count():
         digest = hashlib.sha256(f"{key}\0{attempt}".encode() if attempt else key.encode()).digest()

@@ -13,13 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 
 from natsfs.store.model import ObjectInfo
-from natsfs.tree.names import (
-    MAX_COMPONENT,
-    decode_component,
-    encode_component,
-    is_canonical,
-    split_name,
-)
+from natsfs.tree.names import decode_component, encode_component, split_name
 from natsfs.tree.nodes import (
     ROOT_MARKER,
     Change,
@@ -32,13 +26,13 @@ from natsfs.tree.nodes import (
     called,
     component_text,
     forget_displaced,
-    free_name,
     info_of,
     is_displaced,
     is_marker,
     note_change,
     walk,
 )
+from natsfs.tree.placement import adopt, arrange_after, displace
 
 
 class Namespace:
@@ -249,19 +243,20 @@ class Namespace:
         if isinstance(node, Directory):
             node.text = decode_component(name)
             parent.subdirectories += 1
-        return [] if holder is None else self._displace(parent, holder)
+        return [] if holder is None else displace(parent, holder)
 
     def detach(self, node: Node) -> list[Change]:
         """Take *node* out of its directory.  Whoever it had displaced gets its name."""
         parent = node.parent
         assert parent is not None
+        component = encode_component(component_text(node))
         if parent.children.get(node.name) is node:
             del parent.children[node.name]
         if isinstance(node, Directory):
             parent.subdirectories -= 1
         forget_displaced(parent, node)
         node.parent = None
-        return self._reinstate(parent, node.name)
+        return arrange_after(parent, node.name, component)
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -284,7 +279,7 @@ class Namespace:
             return [*changes, NodeChange(holder)]
         leaf = (Hardlink if self._is_hard_link(info) else Leaf)(directory, b"", info)
         self._register(leaf, info)
-        return changes + self._adopt(directory, leaf) + self._link_changes(leaf)
+        return changes + adopt(directory, leaf) + self._link_changes(leaf)
 
     def _mark(self, directory: Directory, info: ObjectInfo) -> list[Change]:
         self._register(directory, info)
@@ -302,48 +297,8 @@ class Namespace:
         child.changed = (0, info.time_ns)
         directory.subdirectories += 1
         note_change(directory, info)
-        changes += self._adopt(directory, child)
+        changes += adopt(directory, child)
         return child
-
-    def _adopt(self, directory: Directory, node: Leaf | Directory) -> list[Change]:
-        """Find a name in *directory* for *node*: its own, unless that cannot be shown or somebody
-        has as good a claim to it.  A directory's claim is better than a leaf's (N3)."""
-        text = component_text(node)
-        component = encode_component(text)
-        holder = directory.children.get(component)
-        better = isinstance(node, Directory) and isinstance(holder, Leaf)
-        taken = holder is not None and not better and not is_displaced(holder)
-        if taken or len(component) > MAX_COMPONENT or not is_canonical(text):
-            return self._show_elsewhere(directory, node, component)
-        directory.children[component] = node
-        node.name = component
-        displaced = [] if holder is None else self._displace(directory, holder)
-        return [EntryChange(directory, component), *displaced]
-
-    def _displace(self, directory: Directory, node: Node) -> list[Change]:
-        """*node* has just lost its name to a better claim."""
-        forget_displaced(directory, node)
-        return self._show_elsewhere(directory, node, encode_component(component_text(node)))
-
-    def _show_elsewhere(self, directory: Directory, node: Node, component: bytes) -> list[Change]:
-        node.name = free_name(directory, component, _key_of(node))
-        directory.children[node.name] = node
-        if isinstance(node, Directory) or info_of(node) is not None:
-            # A file without a meta will be created under the name that it is shown as from now on.
-            directory.displaced.setdefault(component, []).append(node)
-        return [EntryChange(directory, node.name)]
-
-    def _reinstate(self, directory: Directory, name: bytes) -> list[Change]:
-        """*name* became free: let the first of those who wanted it have it."""
-        if name in directory.children:
-            return []
-        for leaf in directory.displaced.get(name, ()):
-            if isinstance(leaf, Leaf) and is_canonical(component_text(leaf)):
-                forget_displaced(directory, leaf)
-                previous = leaf.name
-                del directory.children[previous]
-                return [EntryChange(directory, previous), *self._adopt(directory, leaf)]
-        return []
 
     def _update(self, node: Leaf | Directory, info: ObjectInfo) -> list[Change]:
         known = info_of(node)
@@ -431,11 +386,3 @@ class Namespace:
             changes += self.detach(directory)
             directory = parent
         return changes
-
-
-def _key_of(node: Node) -> str:
-    """What tells *node* from all others, in every mount, for as long as its object lives."""
-    if isinstance(node, Directory):
-        return node.prefix
-    assert isinstance(node, Leaf)
-    return node.info.subject if node.info is not None else node.object_name

@@ -52,7 +52,7 @@ def test_every_claim_at_once(order: list[str]) -> None:
     shown = paths(applied(meta(name, number) for number, name in enumerate(order, 1)))
     for name in ("é/x", "é‛", "a/x", "a‛/x"):
         assert shown[name] == name.encode()
-    assert shown["é"] == "é‛‛".encode()
+    assert shown["é"].startswith("é‛".encode())
     assert len(set(shown.values())) == len(order)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -397,3 +397,50 @@ def test_random_changes(machine: type[Trial]) -> None:
     run_state_machine_as_test(
         machine, settings=settings(max_examples=100, stateful_step_count=25, deadline=None)
     )
+
+
+def shown(namespace: Namespace) -> dict[str, bytes]:
+    """The path of every object, by its subject."""
+    nodes = [node for node in everything(namespace) if node.parent is not None]
+    return {info.subject: path_of(node) for node in nodes if (info := info_of(node)) is not None}
+
+
+@given(
+    st.lists(st.tuples(names, st.sampled_from(["", "#2", "#3"])), unique=True, max_size=12),
+    st.data(),
+)
+@settings(max_examples=300)
+def test_order_of_arrival(wanted: list[tuple[str, str]], data: st.DataObject) -> None:
+    """N1, N3: objects have the same paths whichever came first, so every mount shows the same."""
+    infos = [
+        meta(name, number, size=1, subject=name + suffix)
+        for number, (name, suffix) in enumerate(wanted, 1)
+    ]
+    one, other = Namespace(is_hard), Namespace(is_hard)
+    for info in infos:
+        one.apply(info)
+    for info in data.draw(st.permutations(infos)):
+        other.apply(info)
+    assert shown(one) == shown(other)
+
+
+@given(st.lists(st.sampled_from(COMPONENTS), max_size=6), st.data())
+@settings(max_examples=200)
+def test_what_came_and_went(kept: list[str], data: st.DataObject) -> None:
+    """N1, N3: objects that are no more leave no trace in the names of others."""
+    leaves = st.tuples(st.sampled_from(COMPONENTS), st.sampled_from(["", "#2", "#3"]))
+    alive = [(name, "") for name in dict.fromkeys(kept) if name]
+    alive += data.draw(st.lists(leaves.filter(lambda leaf: leaf[0]), max_size=4))
+    alive = list(dict.fromkeys(alive))
+    gone = [
+        leaf for leaf in data.draw(st.lists(leaves, max_size=6)) if leaf[0] and leaf not in alive
+    ]
+    one, other = Namespace(is_hard), Namespace(is_hard)
+    everyone = data.draw(st.permutations([*alive, *dict.fromkeys(gone)]))
+    for number, (name, suffix) in enumerate(everyone, 1):
+        one.apply(meta(name, number, size=1, subject=name + suffix))
+    for name, suffix in dict.fromkeys(gone):
+        one.vanish(name + suffix)
+    for number, (name, suffix) in enumerate(alive, 1):
+        other.apply(meta(name, number, size=1, subject=name + suffix))
+    assert shown(one) == shown(other)

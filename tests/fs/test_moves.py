@@ -21,7 +21,7 @@ from natsfs.errors import (
 )
 from natsfs.filesystem.moves import RENAME_EXCHANGE, RENAME_NOREPLACE
 from natsfs.store.memory import MemoryManager
-from tests.fs.world import World, mounted
+from tests.fs.world import World, in_pieces, mounted
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
@@ -86,7 +86,7 @@ async def test_rename_of_a_large_directory(tmp_path: Path, atomic: bool) -> None
     manager.allow_atomic = atomic
     async with mounted(tmp_path, manager=manager) as world:
         for number in range(620):
-            await world.foreign.put(f"d/{number}", b"x" * (number % 2))
+            await world.foreign.store.upload(f"d/{number}", in_pieces(b"x" * (number % 2)))
         await world.settle()
         await world.rename("d", "e")
         assert len(world.directory("e").children) == 620

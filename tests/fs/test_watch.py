@@ -78,7 +78,7 @@ async def test_echoes_change_nothing(world: World) -> None:
 async def test_foreign_change_during_a_commit(world: World) -> None:
     """A1: what others change while this mount commits the same name is not lost."""
     await world.write("f", b"one")
-    world.manager.delay = 0.01
+    world.manager.delay = 0.2
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.chmod, "f", 0o600)
         await trio.testing.wait_all_tasks_blocked()

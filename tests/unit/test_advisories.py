@@ -20,7 +20,7 @@ def audit(subject: str, request: Any = None, response: str = '{"success":true}')
     event = {"type": "io.nats.jetstream.advisory.v1.api_audit", "subject": subject}
     if request is not None:
         event["request"] = json.dumps(request)
-    return json.dumps({**event, "response": response}).encode()
+    return json.dumps({**event, "response": response}, separators=(",", ":")).encode()
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ class BucketStatus:
     allow_direct: bool = True
     mirror: str | None = None
     first_revision: int = 0
-    asked_ns: int = 0
+    asked_ns: int = field(default=0, compare=False)
 
     @property
     def identity(self) -> str:

@@ -35,6 +35,7 @@ from natsfs.errors import (
 )
 from natsfs.store.base import ObjectStore, ObjectStoreManager
 from natsfs.store.memory_stream import MemoryStream, Message, Publish, cover, cut
+from natsfs.store.memory_watch import events, parse
 from natsfs.store.model import (
     DEFAULT_CHUNK_SIZE,
     AccountLimits,
@@ -45,14 +46,10 @@ from natsfs.store.model import (
     BucketEvent,
     BucketsListed,
     BucketStatus,
-    CaughtUp,
-    Malformed,
     MetaWrite,
     ObjectInfo,
     ObjectMeta,
     Reconfigured,
-    Restarted,
-    Updated,
     Upgrade,
     WatchEvent,
 )
@@ -61,10 +58,8 @@ from natsfs.store.wire import (
     check_bucket_name,
     chunk_subject,
     complete,
-    meta_prefix,
     meta_subject,
     new_nuid,
-    parse_info,
     render_digest,
     render_info,
     stream_name,
@@ -160,8 +155,8 @@ class MemoryStore(ObjectStore):
     async def watch(self) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
         await self._begin("watch", self.bucket)
         with self.stream.subscribed() as messages:
-            async with aclosing(self._events(messages)) as events:
-                yield events
+            async with aclosing(events(self.stream, messages)) as shown:
+                yield shown
 
     @asynccontextmanager
     async def advisories(self) -> AsyncGenerator[AsyncIterator[Advisory], None]:
@@ -238,17 +233,7 @@ class MemoryStore(ObjectStore):
 
     def _info(self, subject: str) -> ObjectInfo | None:
         message = self.stream.last(subject)
-        return None if message is None else self._parse(message)
-
-    def _parse(self, message: Message) -> ObjectInfo:
-        return parse_info(
-            message.subject,
-            message.data,
-            bucket=self.bucket,
-            revision=message.sequence,
-            time_ns=message.time_ns,
-            ttl=message.ttl,
-        )
+        return None if message is None else parse(self.stream, message)
 
     def _gone(self, info: ObjectInfo) -> StaleVersion | ChunkMissing:
         try:
@@ -258,42 +243,6 @@ class MemoryStore(ObjectStore):
         if now is None or now.deleted or now.nuid != info.nuid:
             return StaleVersion(f"version {info.nuid} of {info.name!r} was purged")
         return ChunkMissing(f"chunks of {info.name!r}, version {info.nuid}, are missing")
-
-    # -- watching ------------------------------------------------------------------------------
-
-    async def _events(
-        self, messages: trio.MemoryReceiveChannel[Message | None]
-    ) -> AsyncGenerator[WatchEvent, None]:
-        # Taken with the snapshot: a message may be stored while its events are being shown.
-        shown = self.stream.last_sequence
-        for event in self._snapshot():
-            yield event
-        async for message in messages:
-            if message is None:
-                shown = self.stream.last_sequence
-                for event in self._snapshot():
-                    yield event
-            elif message.sequence > shown and self._is_meta(message):
-                yield self._event(message)
-        raise BucketNotFoundError(f"bucket {self.bucket!r} was deleted")
-
-    def _snapshot(self) -> list[WatchEvent]:
-        """All of it at once: nothing can be published between its events and their end."""
-        metas = [self._event(message) for message in self.stream.metas()]
-        return [
-            Restarted(self.stream.created_ns),
-            *metas,
-            CaughtUp(self.stream.last_sequence),
-        ]
-
-    def _is_meta(self, message: Message) -> bool:
-        return message.subject.startswith(meta_prefix(self.bucket))
-
-    def _event(self, message: Message) -> WatchEvent:
-        try:
-            return Updated(self._parse(message))
-        except MalformedMeta as error:
-            return Malformed(message.subject, message.sequence, str(error))
 
 
 class MemoryManager(ObjectStoreManager):

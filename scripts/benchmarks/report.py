@@ -37,6 +37,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
             table.add_row(label, *map(escape, _cells(row, samples)))
         table.add_section()
     console.print(table)
+    console.print(escape(_where()), soft_wrap=True)
     for line in _remarks(rows):
         console.print(escape(line), soft_wrap=True)
 
@@ -60,6 +61,16 @@ def machine() -> dict[str, object]:
         "load": os.getloadavg(),
         "argv": sys.argv[1:],
     }
+
+
+def _where() -> str:
+    """What the figures depend on besides natsfs, in one line."""
+    found = machine()
+    busy = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+    return (
+        f"{found['date']}, commit {str(found['commit'])[:10]}, {found['nats-server']}, Linux "
+        f"{found['kernel']}, {found['cpus']} processors, load {busy}"
+    )
 
 
 def _said(command: Sequence[str]) -> str:

@@ -7,6 +7,7 @@
     filesystems clients plain     the contestants: mounts of all kinds, NATS clients, a bare socket
     race report figures           rounds; table and JSON; medians, ratios and targets (pure)
     bench mounting scratch timing one run's server and sizes; a mount's process; files; seconds
+    interrupts                    Ctrl-C ends everything that was started
 
 `scripts/bench` installs what this needs and runs it.  Nothing here is a test: a target that is
 missed is shown as missed.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 
 import click
 from rich.console import Console
@@ -16,6 +14,7 @@ from .bench import Options, surroundings
 from .catalogue import WORKLOADS, described
 from .figures import Row
 from .filesystems import PEERS
+from .interrupts import end_in_order
 from .race import FAILURES, Race
 from .report import save, show
 from .scratch import Scratch
@@ -74,7 +73,7 @@ def main(
         for name, workload in WORKLOADS.items():
             click.echo(f"{name:12}{described(workload)}")
         return
-    _end_in_order_on(signal.SIGTERM, signal.SIGHUP)
+    end_in_order()
     wanted = Options(**options)  # type: ignore[arg-type]  # click gives what Options has
     rows: list[Row] = []
     problem = ""
@@ -123,16 +122,6 @@ def _check_room(scratch: Scratch, options: Options) -> None:
             f"{scratch.root} has {scratch.free() >> 30} GiB free, but up to {needed >> 30} GiB "
             "are needed; name another directory with --dir, or try --quick"
         )
-
-
-def _end_in_order_on(*numbers: signal.Signals) -> None:
-    """Let these signals unmount and remove everything first, as Ctrl-C does."""
-
-    def interrupt(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    for number in numbers:
-        signal.signal(number, interrupt)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import natsfs
 from natsfs.server import Server, start_server
 
+from .interrupts import unbroken
 from .scratch import Scratch, evict
 
 #: By how much --quick divides sizes and numbers.
@@ -52,9 +53,10 @@ class NatsServer:
 
     def chill(self) -> None:
         """Start it anew with nothing of its store in memory, neither its own nor the kernel's."""
-        self._server.stop()
-        evict(self._directory)
-        self._server.restart()
+        with unbroken():
+            self._server.stop()
+            evict(self._directory)
+            self._server.restart()
 
     def stop(self) -> None:
         """End the process."""
@@ -88,10 +90,15 @@ class Bench:
 @contextmanager
 def surroundings(options: Options, scratch: Scratch) -> Iterator[Bench]:
     """A `Bench` with a server of its own, and the end of everything that was started with it."""
-    with ExitStack() as stack:
-        server = NatsServer(scratch.new("server"))
-        stack.callback(server.stop)
+    stack = ExitStack()
+    try:
+        with unbroken():
+            server = NatsServer(scratch.new("server"))
+            stack.callback(server.stop)
         yield Bench(options, scratch, stack, server, _environment(scratch.new("home")))
+    finally:
+        with unbroken():
+            stack.close()
 
 
 def natsfs_command(*arguments: str) -> list[str]:

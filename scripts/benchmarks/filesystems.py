@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import urllib.request
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .bench import Bench, natsfs_command
+from .interrupts import unbroken
 from .mounting import Daemon, Mount, cpu, wait_until
 from .race import Failed
 from .scratch import empty, evict
@@ -83,8 +85,8 @@ class FileSystem(ABC):
             empty(self.cache)
         if cold:
             self.chill()
-        self.mount()
         try:
+            self.mount()
             yield self.directory
             self.settle()
         except BaseException:
@@ -95,8 +97,10 @@ class FileSystem(ABC):
     def mount(self) -> None:
         """Mount it.  Errors: `Failed`."""
         log = self.bench.scratch.root / f"{self.name.replace(' ', '-')}.log"
-        self._mount = Mount(self.command(), self.directory, log, self.bench.env)
-        self.bench.stack.callback(self._mount.kill)
+        with unbroken():
+            self._mount = Mount(self.command(), self.directory, log, self.bench.env)
+            self.bench.stack.callback(self._mount.kill)
+        self._mount.wait()
 
     def unmount(self) -> None:
         """Unmount it.  Errors: `Failed`."""
@@ -191,11 +195,8 @@ class JuiceFS(Peer):
     def serve(self) -> None:
         self._meta = f"sqlite3://{self.store}/meta.db"
         blocks = ("--storage", "file", "--bucket", f"{self.store}/blocks/")
-        log = self.bench.scratch.root / "juicefs-format.log"
-        daemon = Daemon(
-            [program("juicefs"), "format", *blocks, self._meta, _S3], log, self.bench.env
-        )
-        daemon.wait(60)
+        argv = [program("juicefs"), "format", *blocks, self._meta, _S3]
+        subprocess.run(argv, env=self.bench.env, check=True, capture_output=True, timeout=60)
 
     def command(self) -> list[str]:
         cache = ("--cache-dir", str(self.cache))
@@ -211,8 +212,9 @@ class S3Peer(Peer):
         self._port = free_port()
         address = ("--addr", f"127.0.0.1:{self._port}", "--auth-key", f"{_KEY},{_SECRET}")
         argv = [program("rclone"), "serve", "s3", *address, str(self.store)]
-        daemon = Daemon(argv, self.bench.scratch.root / "rclone-serve.log", self.bench.env)
-        self.bench.stack.callback(daemon.end)
+        with unbroken():
+            daemon = Daemon(argv, self.bench.scratch.root / "rclone-serve.log", self.bench.env)
+            self.bench.stack.callback(daemon.end)
         wait_until(lambda: daemon.running() and listens(self._port), "rclone serve s3", 30)
 
 

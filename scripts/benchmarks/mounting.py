@@ -91,17 +91,17 @@ class Mount:
     def __init__(
         self, argv: Sequence[str], directory: Path, log: Path, env: Mapping[str, str] | None = None
     ) -> None:
-        """Start the daemon and wait for the mount.  Errors: `Failed`."""
+        """Start the daemon, which must be `kill`ed whatever happens."""
         self.directory = directory
         self._daemon = Daemon(argv, log, env)
         self._device = ""
         self._timer = threading.Timer(LIFE, self.abort)
-        try:
-            wait_until(lambda: self._daemon.running() and self._mounted(), f"mount by {argv[0]}")
-        except BaseException:
-            self.kill()
-            raise
         self._timer.daemon = True
+
+    def wait(self) -> None:
+        """Wait for the mount.  Errors: `Failed`."""
+        what = f"mount of {self.directory}"
+        wait_until(lambda: self._daemon.running() and self._mounted(), what)
         self._timer.start()
 
     @property

@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from .interrupts import unbroken
+
 #: Bytes of a payload that are made at once.
 _BLOCK = 1 << 20
 
@@ -48,7 +50,8 @@ class Scratch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.root, ignore_errors=True)
+        with unbroken():
+            shutil.rmtree(self.root, ignore_errors=True)
 
 
 def evict(directory: Path) -> None:

@@ -31,7 +31,7 @@ class OpenFile:
     *committed* is the count that the last commit covered.
     """
 
-    __slots__ = ("base", "changes", "committed", "handles", "leaf", "lock", "spool")
+    __slots__ = ("base", "changes", "committed", "handles", "leaf", "lock", "pages_true", "spool")
 
     def __init__(self, leaf: Leaf, base: ObjectInfo | None) -> None:
         self.leaf = leaf
@@ -42,6 +42,8 @@ class OpenFile:
         # A file without a version, just created, has to be committed even if nothing is written.
         self.changes = 0 if base is not None else 1
         self.committed = 0
+        #: Whether the kernel has no pages but true ones: of *base* and of what was written to it.
+        self.pages_true = base is None or leaf.cached == base.nuid
 
     @property
     def dirty(self) -> bool:
@@ -98,11 +100,20 @@ class FileHandle:
     #: Whether reading it is to leave no trace (O_NOATIME).
     silent: bool = False
     stream: VersionReader | None = None
+    #: Whether the kernel was ordered to drop the pages, and has not shown that it did: an answer
+    #: takes effect when the program that waits for it is scheduled.
+    dropping: bool = False
 
     @property
     def commits(self) -> bool:
         """Whether closing it commits."""
         return self.writable or self.changed
+
+    def heard_of(self) -> None:
+        """The kernel has sent a request for this handle, so it has seen the answer to its open."""
+        if self.dropping:
+            self.dropping = False
+            self.file.pages_true = True
 
 
 @dataclass(slots=True, eq=False)

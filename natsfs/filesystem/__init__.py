@@ -97,7 +97,7 @@ class Filesystem:
         nursery.start_soon(self.commits.retry_unsaved)
         nursery.start_soon(self.times.run)
         nursery.start_soon(self.claims.run)
-        nursery.start_soon(self._foreign_renames.run, self._intake.refresh)
+        nursery.start_soon(self._foreign_renames.run, self._intake.vanish)
 
     async def finish(self) -> int:
         """Save what is not saved and free what waits to be freed, because the mount ends.

@@ -76,7 +76,6 @@ class Commits:
         attributes = attributes_of(self._m, leaf)
         info = await self._publisher.put(leaf, lambda: self._content(file), attributes)
         file.committed = changes
-        leaf.cached = info.nuid
         self._rebase(file, info)
         if not file.dirty:
             leaf.attributes = replace(attributes, ctime_ns=info.time_ns)
@@ -126,10 +125,10 @@ class Commits:
         log.error("%r cannot be saved, its changes are dropped: %s", leaf.object_name, error)
         file.committed = file.changes
         self._unsaved.discard(file)
-        leaf.cached = ""
+        file.pages_true = False
         if leaf.info is not None:
             leaf.attributes = None
-            self._m.notifier.changed([NodeChange(leaf, content=True)])
+            self._m.notifier.changed([NodeChange(leaf)])
         elif leaf.parent is not None:
             parent, name = leaf.parent, leaf.name
             changes = self._m.namespace.detach(leaf)
@@ -165,6 +164,7 @@ class Commits:
             return
         self._unsaved.discard(file)
         file.leaf.file = None
+        file.leaf.cached = file.base.nuid if file.pages_true and file.base is not None else ""
         if file.spool is not None:
             file.spool.close()
         if file.base is not None:

@@ -62,8 +62,7 @@ class Files:
         if access != os.O_RDONLY or flags & os.O_TRUNC:
             self._m.check_writable()
         file = self._acquire(node)
-        pages_true = bool(file.handles) or (file.base is not None and node.cached == file.base.nuid)
-        node.cached = file.base.nuid if file.base is not None else ""
+        pages_true = file.pages_true
         handle = FileHandle(
             file,
             readable=access != os.O_WRONLY,
@@ -74,6 +73,7 @@ class Files:
             # taken to write, because an atime behind the mtime means new mail to a mail reader.
             was_read=pages_true and access == os.O_RDONLY,
             silent=bool(flags & os.O_NOATIME),
+            dropping=not pages_true,
         )
         if flags & os.O_TRUNC:
             # Linux cuts for O_RDONLY, too; the kernel has checked the right to write.
@@ -108,11 +108,13 @@ class Files:
 
     async def flush(self, handle: FileHandle) -> None:
         """A descriptor of *handle* is being closed: commit.  Errors: of `commit`."""
+        handle.heard_of()
         if handle.commits:
             await self._commits.commit(handle.file)
 
     async def fsync(self, handle: FileHandle) -> None:
         """Commit, whoever wrote.  Errors: of `commit`."""
+        handle.heard_of()
         await self._commits.commit(handle.file)
 
     async def release(self, handle: FileHandle) -> None:
@@ -138,6 +140,7 @@ class Files:
         if not handle.readable:
             raise BadHandle("not open for reading")
         file = handle.file
+        handle.heard_of()
         handle.was_read = True
 
         def stream() -> VersionReader:
@@ -151,7 +154,7 @@ class Files:
             raise StaleNode(str(error)) from error
         except DigestMismatch:
             # The pages that were read before are no better: the next open must read them anew.
-            file.leaf.cached = ""
+            file.pages_true = False
             raise
 
     def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
@@ -164,6 +167,7 @@ class Files:
         if not handle.writable:
             raise BadHandle("not open for writing")
         file = handle.file
+        handle.heard_of()
         leaf, asked = file.leaf, offset
         if handle.append and leaf.told_size != file.size and offset >= leaf.told_size:
             # The kernel takes the end from the size that it has, which another client changed.

@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 #: against the cost of asking a server that is starting.
 WATCH_RETRY = 1.0
 
+#: Seconds that the watch waits for a commit of this mount to end before it goes on with other
+#: names: an echo is ahead of the acknowledgement by less than a millisecond as a rule.
+ECHO = 0.2
+
 
 class Intake:
     """Keeps the tree true."""
@@ -74,7 +78,7 @@ class Intake:
                 with trio.CancelScope() as self._round:
                     async with self._m.store.watch() as events:
                         async for event in events:
-                            self._dispatch(event)
+                            await self._follow_in_order(event)
                             if isinstance(event, CaughtUp) and not started:
                                 started = True
                                 task_status.started()
@@ -90,6 +94,20 @@ class Intake:
                 log.warning("the watch of bucket %s failed: %s", self._m.store.bucket, error)
             self._m.live = False
             await trio.sleep(WATCH_RETRY)
+
+    async def _follow_in_order(self, event: WatchEvent) -> None:
+        """Take in *event* when everything before it is visible to programs.
+
+        Whoever sees one change must see the earlier ones (A1), also where the kernel has answers of
+        its own; so nothing is taken in while the kernel has not been told.  The echo of a commit
+        that is under way waits for its end for the same reason.  After `ECHO` it is put off, and so
+        are others until that has ended: a long upload does not keep the mount from following.
+        """
+        if isinstance(event, Updated) and not self._deferred:
+            with trio.move_on_after(ECHO):
+                await self._m.reservations.released(event.info.name)
+        self._dispatch(event)
+        await self._m.notifier.delivered()
 
     async def complete(self) -> None:
         """Wait until the watch has brought all that the bucket holds."""
@@ -125,7 +143,7 @@ class Intake:
         if not 0 < known < revision:
             return False
         if info_of(self._m.namespace.find(subject)) is None:
-            self._vanish(subject)
+            self.vanish(subject)
         else:
             self._sweep_away(subject, revision - 1)
         return True
@@ -161,7 +179,7 @@ class Intake:
         uncovered = current is not None and current.revision < known
         if uncovered and keep is None:
             # The newest message was deleted, and an older one has come to light.
-            self._vanish(subject)
+            self.vanish(subject)
         if current is not None and not current.deleted and not (uncovered and keep):
             self.take(current)
         elif keep is not None and keep.info is not None and keep.info.subject == subject:
@@ -170,7 +188,7 @@ class Intake:
             self.take(current)
         else:
             self._m.malformed.pop(subject, None)
-            self._vanish(subject)
+            self.vanish(subject)
 
     def _note_claim(self, info: ObjectInfo) -> None:
         if info.deleted:
@@ -198,6 +216,8 @@ class Intake:
             self._start_anew()
         self._created_ns = created_ns
         self._seen = set()
+        # Until all is compared the kernel is to ask for everything anew.
+        self._m.live = False
         self.on_restart()
 
     def _take_deferred(self) -> None:
@@ -215,7 +235,7 @@ class Intake:
         self._m.malformed[event.subject] = event
         if known is None or known.revision != event.revision:
             log.warning("an object cannot be shown: meta on %s: %s", event.subject, event.reason)
-        self._vanish(event.subject)
+        self.vanish(event.subject)
 
     def _mark_seen(self, subject: str) -> None:
         if self._seen is not None:
@@ -246,9 +266,9 @@ class Intake:
         if self._m.reservations.covers(info.name):
             self._missed[subject] = revision
         else:
-            self._vanish(subject)
+            self.vanish(subject)
 
-    def _vanish(self, subject: str) -> None:
+    def vanish(self, subject: str) -> None:
         """The meta on *subject* is gone, and no tombstone says so."""
         leaf = self._m.namespace.find(subject)
         if isinstance(leaf, Leaf) and is_dirty(leaf):
@@ -274,7 +294,7 @@ class Intake:
     def _start_anew(self) -> None:
         """Nothing that is known of the bucket is true any more, revisions included (A6)."""
         for subject in self._m.namespace.subjects():
-            self._vanish(subject)
+            self.vanish(subject)
         self._m.notifier.changed(self._m.namespace.drop_empty_directories())
         self._m.namespace.forget_graves()
         self._m.unconfirmed.clear()

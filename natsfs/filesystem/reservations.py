@@ -55,6 +55,11 @@ class Reservations:
             self._change = trio.Event()
             self.on_release()
 
+    async def released(self, name: str) -> None:
+        """Wait until *name* is not covered."""
+        while self.covers(name):
+            await self._change.wait()
+
     def covers(self, name: str) -> bool:
         """Whether *name* is being changed or, if it is a directory's marker, anything below it:
         without marker and entries that directory would go, and what is on its way with it."""

@@ -22,7 +22,7 @@ from natsfs.store.base import ObjectStore
 from natsfs.store.model import BucketStatus, Malformed, MetaWrite, ObjectInfo
 from natsfs.tree.inodes import InodeTable
 from natsfs.tree.namespace import Namespace
-from natsfs.tree.nodes import Change, Directory
+from natsfs.tree.nodes import Change, Directory, Node
 
 
 class Notifier(Protocol):
@@ -32,12 +32,26 @@ class Notifier(Protocol):
         """These names and nodes are not what the kernel may have cached.  Returns at once; the
         new state is in place already."""
 
+    async def delivered(self) -> None:
+        """Wait until the kernel has been told what it was to be told so far, or for as long as one
+        should.  Not for handlers: a notification may be blocked by the request that they answer."""
+
+    async def told_of(self, node: Node) -> None:
+        """Wait until the kernel has been told of the attributes of *node*, if it has to be.  No
+        request blocks that."""
+
 
 class SilentNotifier:
     """For a filesystem that no kernel has mounted."""
 
     def changed(self, changes: Iterable[Change]) -> None:
         """Nobody caches anything."""
+
+    async def delivered(self) -> None:
+        """Nobody is told."""
+
+    async def told_of(self, node: Node) -> None:
+        """Nobody is told."""
 
 
 @dataclass(slots=True)

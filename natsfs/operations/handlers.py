@@ -144,6 +144,8 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         fs = await self._served.at(inode)
         node = fs.entries.node(inode)
+        # A reader must not be given new bytes while the kernel knows the old size.
+        await fs.mounted.notifier.told_of(node)
         handle, pages_true = fs.files.open(node, flags, _caller(ctx))
         return FileInfo(FileHandleT(fs.handles.add(handle)), keep_cache=pages_true)
 
@@ -213,7 +215,7 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
         )
         await fs.changes.setattr(node, changes, handle, _caller(ctx))
-        return _attributes(fs, node)
+        return _not_kept(_attributes(fs, node))
 
     @answers
     async def mkdir(
@@ -252,7 +254,7 @@ class Operations(pyfuse3.Operations):
         fs = await self._of_both(inode, new_parent_inode)
         parent = fs.entries.directory(new_parent_inode)
         node = fs.entries.node(inode)
-        return _entry(fs, await fs.hardlinks.link(node, parent, new_name))
+        return _not_kept(_entry(fs, await fs.hardlinks.link(node, parent, new_name)))
 
     @answers
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
@@ -372,3 +374,13 @@ def _caller(ctx: RequestContext) -> Caller:
             return True
 
     return Caller(privileged=uid == 0, member_of=member_of)
+
+
+def _not_kept(entry: EntryAttributes) -> EntryAttributes:
+    """*entry*, whose attributes the kernel asks for again.
+
+    Of answers to questions it drops those that a notification has overtaken.  Attributes that come
+    with the answer to a change of an inode that it knows it takes unseen.
+    """
+    entry.attr_timeout = 0
+    return entry

@@ -301,15 +301,13 @@ class Namespace:
         return child
 
     def _update(self, node: Leaf | Directory, info: ObjectInfo) -> list[Change]:
-        known = info_of(node)
         moved = self._link_changes(node) if isinstance(node, Hardlink) else []
         self._unregister(node)
         self._register(node, info)
         node.attributes = None
         if isinstance(node, Hardlink) and node.parent is not None:
             moved += [EntryChange(node.parent, node.name), *self._link_changes(node)]
-        content = known is None or (known.nuid, known.link) != (info.nuid, info.link)
-        return [*moved, NodeChange(node, content and isinstance(node, Leaf))]
+        return [*moved, NodeChange(node)]
 
     def _drop(self, node: Leaf | Directory, successor: ObjectInfo | None) -> list[Change]:
         """The object behind *node* is gone; *successor* is the meta that says so, if one does."""

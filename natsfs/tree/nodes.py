@@ -153,10 +153,9 @@ class EntryChange:
 
 @dataclass(frozen=True, slots=True)
 class NodeChange:
-    """Attributes of *node* changed, and with *content* its bytes."""
+    """Attributes or bytes of *node* changed."""
 
     node: Node
-    content: bool = False
 
 
 Change = EntryChange | NodeChange

@@ -50,7 +50,7 @@ async def test_kernel_is_told(world: World) -> None:
     await world.foreign.put("f", b"two")
     await world.foreign.put("d/g", b"g")
     await world.settle()
-    assert NodeChange(world.leaf("f"), content=True) in world.notices.told
+    assert NodeChange(world.leaf("f")) in world.notices.told
     assert EntryChange(world.directory("d"), b"g") in world.notices.told
     gone = world.leaf("f")
     world.notices.told.clear()
@@ -88,6 +88,37 @@ async def test_foreign_change_during_a_commit(world: World) -> None:
     assert world.stat("f").size == 7
     assert world.stat("f").mode == 0o100600
     assert await world.read("f") == b"foreign"
+
+
+async def test_changes_wait_for_the_kernel(world: World) -> None:
+    """A1: a change shows when the kernel has been told of those before it, and not earlier, so that
+    who sees it never sees those stale; this mount's own changes do not wait."""
+    world.notices.busy = busy = trio.Event()
+    await world.foreign.put("first", b"1")
+    await world.foreign.put("second", b"2")
+    await world.settle()
+    assert world.exists("first")
+    assert not world.exists("second")
+    await world.write("own", b"own")
+    world.notices.busy = None
+    busy.set()
+    await world.settle()
+    assert world.exists("second")
+
+
+async def test_changes_wait_for_a_commit(world: World) -> None:
+    """A1: a change that is put off because this mount commits the same name keeps later ones from
+    showing for a moment, but not for as long as a long commit takes."""
+    await world.write("f", b"one")
+    async with world.fs.mounted.reservations.hold(lambda: frozenset({"f"})):
+        await world.foreign.put("f", b"foreign")
+        await world.foreign.put("later", b"2")
+        await world.settle()
+        assert not world.exists("later")
+        await trio.sleep(intake.ECHO * 1.5)
+        assert world.exists("later")
+    await world.settle()
+    assert world.stat("f").size == 7
 
 
 async def test_restart_sweeps_what_vanished(world: World) -> None:

@@ -40,13 +40,22 @@ DEADLINE = 20.0
 
 @dataclass
 class Notices:
-    """A notifier that remembers."""
+    """A notifier that remembers.  While *busy* is set the kernel takes its time."""
 
     told: list[Change] = field(default_factory=list)
+    busy: trio.Event | None = None
 
     def changed(self, changes: Iterable[Change]) -> None:
         """Keep them."""
         self.told.extend(changes)
+
+    async def delivered(self) -> None:
+        """Wait for *busy*."""
+        if self.busy is not None:
+            await self.busy.wait()
+
+    async def told_of(self, node: Node) -> None:
+        """Nothing is on its way."""
 
 
 async def in_pieces(data: bytes, size: int = 100_000) -> AsyncIterator[bytes]:

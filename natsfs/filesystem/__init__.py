@@ -93,6 +93,7 @@ class Filesystem:
         await nursery.start(self._removals.run)
         await nursery.start(self._intake.follow)
         self.times.tree_loaded()
+        nursery.start_soon(self.entries.learn_space)
         nursery.start_soon(self.mounted.purger.run)
         nursery.start_soon(self.commits.retry_unsaved)
         nursery.start_soon(self.times.run)

@@ -5,6 +5,7 @@ Concurrency: everything but `statfs` is atomic, so an answer is the tree at one 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import trio
@@ -12,6 +13,7 @@ import trio
 from natsfs.errors import (
     BucketGone,
     InvalidArgument,
+    NatsfsError,
     NotADirectory,
     NotFoundError,
     StaleNode,
@@ -24,8 +26,14 @@ from natsfs.handles import DirectoryHandle
 from natsfs.store.model import DEFAULT_CHUNK_SIZE, AccountLimits, BucketStatus
 from natsfs.tree.nodes import Directory, Leaf, Node
 
+log = logging.getLogger(__name__)
+
 #: Seconds that an answer to statfs is good for: `df` and file managers ask in bursts.
 STATFS_AGE = 1.0
+
+#: Seconds that statfs waits for the server.  umount(8) calls it, too, and must not hang because the
+#: server is away.
+STATFS_PATIENCE = 1.0
 
 #: What statfs shows as free where nothing limits the bucket: 1 PiB, the convention of the peers.
 UNLIMITED = 1 << 50
@@ -155,13 +163,33 @@ class Entries:
         return name in (b".", b"..") or handle.directory.children.get(name) is node
 
     async def statfs(self) -> Space:
-        """Space of the bucket (M8), at most `STATFS_AGE` old.  Errors: of `ObjectStore.status`."""
+        """Space of the bucket (M8), at most `STATFS_AGE` old if the server tells within
+        `STATFS_PATIENCE`, and what it told last otherwise.
+
+        Errors: those of `ObjectStore.status` while nothing was ever told.
+        """
         now = trio.current_time()
         if self._space is None or now - self._space[0] > STATFS_AGE:
-            status = await self._m.store.status()
-            account = await self._m.store.account()
-            self._space = (now, _space(status, account, len(self._m.namespace)))
+            with trio.move_on_after(STATFS_PATIENCE if self._space else float("inf")):
+                try:
+                    self._space = (now, await self._ask_space())
+                except NatsfsError as error:
+                    if self._space is None:
+                        raise
+                    log.debug("free space is as it was: %s", error)
+        assert self._space is not None
         return self._space[1]
+
+    async def learn_space(self) -> None:
+        """Ask for the space once, so that there is something to tell when the server is away."""
+        try:
+            await self.statfs()
+        except NatsfsError as error:
+            log.debug("free space is not known: %s", error)
+
+    async def _ask_space(self) -> Space:
+        status = await self._m.store.status()
+        return _space(status, await self._m.store.account(), len(self._m.namespace))
 
 
 def _space(status: BucketStatus, account: AccountLimits, files: int) -> Space:

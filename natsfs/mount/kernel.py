@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import trio
 from natsfs.config import MountConfig
 from natsfs.errors import MountFailed
 from natsfs.filesystem import Served
+from natsfs.operations.device import reads_do_not_block
 from natsfs.operations.handlers import Operations
 from natsfs.operations.notifier import KernelNotifier
 
@@ -32,6 +34,10 @@ READ_AHEAD_KB = 1024
 #: Requests that are served at once.  Each that waits takes up one, so that with pyfuse3's 99 a
 #: hundred programs that wait for one bucket would stop all others; a task costs some KiB.
 MAX_TASKS = 1000
+
+#: Seconds that a notification may take to end.  It is blocked by requests of programs, which take
+#: milliseconds, or as long as a server that does not answer.
+NOTIFICATION_GRACE = 5.0
 
 
 async def serve_kernel(served: Served, config: MountConfig, ready: Callable[[], None]) -> None:
@@ -48,20 +54,60 @@ async def serve_kernel(served: Served, config: MountConfig, ready: Callable[[], 
             pyfuse3.init(operations, str(config.directory), _options(served, config))
         except RuntimeError as error:
             raise MountFailed(f"cannot mount on {config.directory}: {said() or error}") from error
+    device = _device_of(config.directory)
     notifier = KernelNotifier()
     # A mount point that turns into an empty directory after a crash would invite a mirroring job to
     # delete everything; one that says ENOTCONN does not.  So only an orderly end unmounts.
     orderly = False
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal)
-            nursery.start_soon(_announce, connected, config.directory, ready)
-            await pyfuse3.main(max_tasks=MAX_TASKS)
-            nursery.cancel_scope.cancel()
+        with reads_do_not_block():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_stop_on_signal, notifier)
+                nursery.start_soon(_announce, connected, device, ready)
+                await pyfuse3.main(max_tasks=MAX_TASKS)
+                nursery.cancel_scope.cancel()
         orderly = True
     finally:
-        notifier.stop()
+        with trio.CancelScope(shield=True):
+            if not await _silenced(notifier):
+                await trio.to_thread.run_sync(_abort, device)
+                await _silenced(notifier)
+                # pyfuse3 does not unmount what was aborted.
+                if orderly:
+                    await trio.to_thread.run_sync(_detach, config.directory)
         pyfuse3.close(unmount=orderly)
+
+
+async def _silenced(notifier: KernelNotifier) -> bool:
+    """Whether no notification is under way any more, nor will be.
+
+    One that is would use the session after it is closed, and would keep /dev/fuse open: the kernel
+    would take the daemon for alive, and let the request that blocks the notification wait for ever.
+    """
+    notifier.stop()
+    return await trio.to_thread.run_sync(notifier.join, NOTIFICATION_GRACE)
+
+
+def _abort(device: str) -> None:
+    """Cut the connection to the kernel, so that all requests end with ENOTCONN."""
+    minor = device.partition(":")[2]
+    log.warning("a notification does not end: the connection to the kernel is cut")
+    try:
+        Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1")
+    except OSError as error:
+        log.error("it cannot be cut: %s", error)
+
+
+def _detach(directory: Path) -> None:
+    """Free the directory of a mount whose connection was cut."""
+    root = os.geteuid() == 0
+    command = ["umount", "--lazy", "--no-canonicalize"] if root else ["fusermount3", "-u", "-z"]
+    try:
+        subprocess.run(
+            [*command, directory], check=True, stdin=subprocess.DEVNULL, timeout=NOTIFICATION_GRACE
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        log.error("%s stays mounted: %s", directory, error)
 
 
 def _options(served: Served, config: MountConfig) -> set[str]:
@@ -94,21 +140,22 @@ def _captured_stderr() -> Iterator[Callable[[], str]]:
             os.close(kept)
 
 
-async def _stop_on_signal() -> None:
+async def _stop_on_signal(notifier: KernelNotifier) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("%s: unmounting", signal.Signals(number).name)
+            # What blocks a notification is answered only while the loop goes on.
+            await _silenced(notifier)
             pyfuse3.terminate()
 
 
-async def _announce(connected: trio.Event, directory: Path, ready: Callable[[], None]) -> None:
+async def _announce(connected: trio.Event, device: str, ready: Callable[[], None]) -> None:
     await connected.wait()
-    await trio.to_thread.run_sync(_raise_read_ahead, directory)
+    await trio.to_thread.run_sync(_raise_read_ahead, device)
     ready()
 
 
-def _raise_read_ahead(directory: Path) -> None:
-    device = _device_of(directory)
+def _raise_read_ahead(device: str) -> None:
     try:
         Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(READ_AHEAD_KB))
     except OSError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -77,7 +77,11 @@ def mounter(
     with ExitStack() as mounts:
 
         def start(
-            *options: str, source: str = "", directory: Path | None = None, life: float = LIFE
+            *options: str,
+            source: str = "",
+            directory: Path | None = None,
+            life: float = LIFE,
+            inside: Sequence[str] = (),
         ) -> Mount:
             number = len(list(tmp_path.glob("mount-*.log")))
             if directory is None:
@@ -90,6 +94,7 @@ def mounter(
                 env=environment,
                 log=tmp_path / f"mount-{number}.log",
                 life=life,
+                inside=inside,
             )
             return mounts.enter_context(mount)
 

@@ -188,11 +188,14 @@ class Mount:
         env: Mapping[str, str],
         log: Path,
         life: float = LIFE,
+        inside: Sequence[str] = (),
     ) -> None:
         self.source = source
         self.directory = directory
         self.log = log
         self._options = options
+        #: What starts the daemon somewhere else, as on a host of its own.
+        self._inside = inside
         self._env = env
         self._expected: list[str] = []
         self._timer = threading.Timer(life, self.abort)
@@ -209,7 +212,10 @@ class Mount:
         """Start the daemon and wait until the directory is mounted."""
         with open(self.log, "wb") as log:
             self._process = subprocess.Popen(
-                natsfs_command("mount", self.source, self.directory, "-f", *self._options),
+                [
+                    *self._inside,
+                    *natsfs_command("mount", self.source, self.directory, "-f", *self._options),
+                ],
                 env=dict(self._env),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -230,11 +236,21 @@ class Mount:
     def stop(self) -> None:
         """Unmount by path, wait for the daemon, judge its status and log."""
         assert self._process is not None
-        self._timer.cancel()
         try:
             self._unmount()
-            status = self._process.wait(SETTLE)
         except (Exception, pytest.fail.Exception) as error:
+            self._give_up()
+            pytest.fail(f"unmounting {self.directory}: {error}\n{self.log_text()}")
+        self.ended(SETTLE)
+
+    def ended(self, timeout: float) -> None:
+        """After somebody has unmounted: wait *timeout* seconds at most for the daemon, judge its
+        status and log."""
+        assert self._process is not None
+        self._timer.cancel()
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
             self._give_up()
             pytest.fail(f"unmounting {self.directory}: {error}\n{self.log_text()}")
         Mount.alive.remove(self)

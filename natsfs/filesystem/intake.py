@@ -319,7 +319,11 @@ class Intake:
             self._m.notifier.changed(namespace.apply(info))
 
     def _note_replacement(self, node: Leaf | Directory | None, info: ObjectInfo) -> None:
-        if node is not None and node.parent is not None and _is_another_file(info_of(node), info):
+        if node is None or node.parent is None:
+            return
+        names = self._m.namespace.subjects_with(info.nuid)
+        moved_here = any(subject != info.subject for subject in names)
+        if moved_here or _is_another_file(info_of(node), info):
             note_change(node.parent, info)
             self._m.notifier.changed([NodeChange(node.parent)])
 

@@ -19,7 +19,7 @@ from natsfs.filesystem.state import Mounted
 from natsfs.filesystem.stepwise import Done, Step, Stepwise
 from natsfs.store.base import tombstone
 from natsfs.store.model import MetaWrite, ObjectInfo
-from natsfs.tree.nodes import EntryChange, Leaf, NodeChange, info_of
+from natsfs.tree.nodes import EntryChange, Leaf, NodeChange
 
 __all__ = ["MAX_BATCH", "Done", "Relocation", "Step"]
 
@@ -65,14 +65,13 @@ class Relocation:
                 self._arrived(step)
 
     def _arrived(self, step: Done) -> None:
-        node, info = step.node, info_of(step.node)
+        node = step.node
         attributes = attributes_of(self._m, node)
         self._m.namespace.confirm(node, step.arrived)
         self._m.unconfirmed.add(step.arrived.subject)
         if step.foreign:
             node.attributes = None
-            content = info is None or info.nuid != step.arrived.nuid
-            self._m.notifier.changed([NodeChange(node, content)])
+            self._m.notifier.changed([NodeChange(node)])
         else:
             node.attributes = replace(attributes, ctime_ns=step.arrived.time_ns)
 

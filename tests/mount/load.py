@@ -153,7 +153,11 @@ def main() -> int:
     """Exit status 0 for a good end, 1 for an errno without a reason."""
     kind, directory, seconds = sys.argv[1:]
     signal.signal(signal.SIGALRM, lambda number, frame: None)
-    os.chdir(directory)
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        # It was unmounted before this program had started.
+        return 0 if error.errno in GONE else 1
     ends = time.monotonic() + float(seconds)
     while time.monotonic() < ends:
         try:

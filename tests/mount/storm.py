@@ -33,7 +33,7 @@ async def keep_changing(store: ObjectStore, ends: float) -> None:
     while time.monotonic() < ends:
         try:
             await change(store)
-        except nats.js.errors.Error:
+        except nats.errors.Error:
             # Somebody else was faster, which is the purpose.
             await asyncio.sleep(0)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 #: Where a server is looked for when nobody says otherwise (`--server`, then `NATS_URL`, then this).
@@ -48,6 +49,25 @@ class CacheConfig:
     min_free: float = 0.05
 
 
+class ConflictPolicy(Enum):
+    """What a commit does when a version came in between that nobody here has seen (A4)."""
+
+    #: Replace it: the last commit wins, as between two programs of one host.
+    LAST = "last"
+    #: Replace it, and keep it under another name.
+    KEEP = "keep"
+    #: Leave it alone and fail.
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictConfig:
+    """What happens when two hosts write one file, and what this host is called in names."""
+
+    policy: ConflictPolicy = ConflictPolicy.LAST
+    host: str = field(default_factory=lambda: os.uname().nodename)
+
+
 @dataclass(frozen=True, slots=True)
 class TreeConfig:
     """How entries look whose metadata says nothing (M2)."""
@@ -69,6 +89,7 @@ class MountConfig:
     directory: Path
     cache: CacheConfig
     tree: TreeConfig = field(default_factory=TreeConfig)
+    conflict: ConflictConfig = field(default_factory=ConflictConfig)
     read_only: bool = False
     allow_other: bool = False
     create: bool = False

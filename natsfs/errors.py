@@ -192,6 +192,19 @@ class StaleNode(StaleVersion):
     level = logging.DEBUG
 
 
+class ConflictError(NatsfsError):
+    """Another client stored a version after the file was opened here, and the mount is to give way
+    then (A4, `conflict=fail`)."""
+
+    errno = errno.ESTALE
+
+
+class ConflictKnown(ConflictError):
+    """The same for a file of which it was said already."""
+
+    level = logging.DEBUG
+
+
 class DigestMismatch(NatsfsError):
     """The bytes of a version are not those that its SHA-256 digest promises (R3)."""
 

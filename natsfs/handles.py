@@ -29,9 +29,26 @@ class OpenFile:
 
     *changes* counts what was done to its bytes or, while they wait for their commit, attributes;
     *committed* is the count that the last commit covered.
+
+    *replaces* is the nuid of the version that its commit may replace without anybody losing what
+    they wrote, empty for none: *base*, or what a rename put it in the place of.  *appended_from* is
+    where the bytes begin that were appended since the last commit; None once anything else was done
+    to its bytes.  *refused* says that it gave way to another client's version (A4).
     """
 
-    __slots__ = ("base", "changes", "committed", "handles", "leaf", "lock", "pages_true", "spool")
+    __slots__ = (
+        "appended_from",
+        "base",
+        "changes",
+        "committed",
+        "handles",
+        "leaf",
+        "lock",
+        "pages_true",
+        "refused",
+        "replaces",
+        "spool",
+    )
 
     def __init__(self, leaf: Leaf, base: ObjectInfo | None) -> None:
         self.leaf = leaf
@@ -44,11 +61,19 @@ class OpenFile:
         self.committed = 0
         #: Whether the kernel has no pages but true ones: of *base* and of what was written to it.
         self.pages_true = base is None or leaf.cached == base.nuid
+        self.replaces = base.nuid if base is not None else ""
+        self.appended_from: int | None = self.size
+        self.refused = False
 
     @property
     def dirty(self) -> bool:
-        """Whether there is something that JetStream has not acknowledged."""
-        return self.changes != self.committed
+        """Whether there is something that JetStream has not acknowledged, and may yet."""
+        return self.changes != self.committed and not self.refused
+
+    @property
+    def append_only(self) -> bool:
+        """Whether nothing but appending was done to its bytes since the last commit."""
+        return self.appended_from is not None
 
     @property
     def size(self) -> int:

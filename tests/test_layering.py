@@ -16,6 +16,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "natsfs"
 
+#: What the calls of the Object Store API are made of.
+BELOW_BASE = ("contention", "model", "primitives", "wire")
+
 #: What each module may import of natsfs; the longest entry that a module lies in decides.  `x` is
 #: the module x alone, `x.*` everything in it.
 ALLOWED: dict[str, set[str]] = {
@@ -28,8 +31,9 @@ ALLOWED: dict[str, set[str]] = {
     "store.protocol": {"errors", "store.model", "store.wire"},
     "store.streams": {"errors", "store.model", "store.wire"},
     "store.layout": {"errors", "store.model"},
+    "store.contention": {"errors"},
     "store.primitives": {"errors", "store.model"},
-    "store.base": {"errors", "store.model", "store.primitives", "store.wire"},
+    "store.base": {"errors", *(f"store.{name}" for name in BELOW_BASE)},
     "store.memory": {"errors", "store.*"},
     "store.advisories": {"store.model", "store.wire"},
     "store.memory_watch": {"errors", "store.model", "store.memory_stream", "store.wire"},
@@ -45,11 +49,11 @@ ALLOWED: dict[str, set[str]] = {
     "handles": {"errors", "config", "store.model", "store.base", "data.*", "tree.*"},
     "filesystem": {
         *("errors", "config", "handles", "filesystem.*"),
-        *("store.model", "store.base", "store.wire", "data.*", "tree.*"),
+        *("store.model", "store.base", "store.contention", "store.wire", "data.*", "tree.*"),
     },
     "buckets": {
         *("errors", "config", "filesystem.*", "buckets.*"),
-        *("store.model", "store.base", "store.wire", "tree.*"),
+        *("store.model", "store.base", "store.primitives", "store.wire", "tree.*"),
     },
     "operations": {"errors", "config", "handles", "filesystem.*", "tree.*", "operations.*"},
     "control": {"errors", "config"},

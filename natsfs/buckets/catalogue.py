@@ -51,12 +51,12 @@ from natsfs.store.model import (
     Malformed,
     MetaWrite,
     ObjectInfo,
-    ObjectMeta,
     Restarted,
     Updated,
     Upgrade,
     WatchEvent,
 )
+from natsfs.store.primitives import Place
 from natsfs.store.wire import meta_subject
 from natsfs.tree.nodes import ROOT_MARKER
 
@@ -238,15 +238,19 @@ class Catalogue(ObjectStore):
     async def account(self) -> AccountLimits:
         return await self._manager.account()
 
-    async def upload(
+    @property
+    def timeout(self) -> float:
+        # What is waited for are calls of the manager, which have deadlines of their own.
+        return math.inf
+
+    async def upload_version(
         self,
         name: str,
         source: AsyncIterable[bytes | bytearray | memoryview],
-        meta: ObjectMeta = ObjectMeta(),  # noqa: B008  (frozen)
+        place: Place,
         *,
-        subject: str = "",
-        expected: int | None = None,
-    ) -> ObjectInfo:
+        max_chunk_size: int = 0,
+    ) -> tuple[ObjectInfo, ...]:
         raise NotPermitted("files are in buckets")
 
     async def purge_chunks(self, nuid: str) -> int:

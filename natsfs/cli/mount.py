@@ -20,7 +20,14 @@ from natsfs.cli.output import log_for_mount, say
 from natsfs.cli.places import cache_directory, control_directory, log_file
 from natsfs.cli.quantities import Duration, Octal, Size
 from natsfs.cli.source import Source, parse_source
-from natsfs.config import CacheConfig, MountConfig, ServerConfig, TreeConfig
+from natsfs.config import (
+    CacheConfig,
+    ConflictConfig,
+    ConflictPolicy,
+    MountConfig,
+    ServerConfig,
+    TreeConfig,
+)
 from natsfs.control import socket_path
 from natsfs.daemon import interrupt_on_sigterm, run_in_background
 from natsfs.errors import UsageError
@@ -51,6 +58,12 @@ _PATH = click.Path(path_type=Path)
     type=Duration(),
     metavar="DURATION",
     help="How long replaced content stays for readers elsewhere  [10s]",
+)
+@click.option(
+    "--conflict",
+    type=click.Choice([policy.value for policy in ConflictPolicy]),
+    help="When another client stored a version of a file that was being written: let the last "
+    "commit win, keep the other one as NAME.conflict-HOST-TIME, or fail with ESTALE  [last]",
 )
 @click.option(
     "-o",
@@ -134,6 +147,8 @@ def mount_config(
     )
     if options["purge_delay"] is not None:
         config = replace(config, purge_delay=options["purge_delay"])
+    if options["conflict"] is not None:
+        config = replace(config, conflict=ConflictConfig(ConflictPolicy(options["conflict"])))
     return config
 
 

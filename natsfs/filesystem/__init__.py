@@ -5,8 +5,10 @@
     changes       single entries              moves         rename
     hardlinks     further names of files      xattrs        user.* and metadata
     naming        what may be created         claims        O_EXCL across mounts
-    publisher     compare-and-set             relocation    metas that change their names
-    stepwise      the same without a batch        resumption    the same after an interruption
+    conflicts     two hosts, one file         appending     behind what others stored
+    publisher     compare-and-set             replacing     what goes with a new version
+    relocation    metas that change names     stepwise      the same without a batch
+    resumption    the same after an interruption
     intake        what the bucket says        foreign_renames  what it does not say
     removals      purges and expiry               settings      of the bucket, as they change
     lifetimes     when metas expire

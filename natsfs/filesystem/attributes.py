@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 from natsfs.config import TreeConfig
@@ -132,6 +132,18 @@ def new(mode: int, uid: int, gid: int, now_ns: int) -> Attributes:
     """The attributes of something that is created, empty, at *now_ns*."""
     size = DIRECTORY_SIZE if stat.S_ISDIR(mode) else 0
     return Attributes(mode, uid, gid, size, now_ns, now_ns, now_ns, now_ns)
+
+
+def merged(ours: Attributes, before: Attributes, after: Attributes) -> Attributes:
+    """*ours*, made from *before*, with what another client changed from *before* to *after* and we
+    did not."""
+    kept = ("size", "ctime_ns")
+    theirs = {
+        field.name: getattr(after, field.name)
+        for field in fields(Attributes)
+        if field.name not in kept and getattr(ours, field.name) == getattr(before, field.name)
+    }
+    return replace(ours, **theirs)
 
 
 def without_privileges(mode: int, by_member: Callable[[], bool] = lambda: True) -> int:

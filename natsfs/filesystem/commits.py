@@ -12,19 +12,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import trio
 
 from natsfs.data.reader import VersionReader
 from natsfs.data.spool import Held
-from natsfs.errors import NatsfsError, ReadOnlyError, StaleVersion
+from natsfs.errors import (
+    ConflictError,
+    ConflictKnown,
+    NatsfsError,
+    ReadOnlyError,
+    StaleVersion,
+)
 from natsfs.filesystem.appearance import attributes_of
+from natsfs.filesystem.appending import put_behind, rebase
+from natsfs.filesystem.conflicts import Conflicts, SupersededError
 from natsfs.filesystem.naming import name_of
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import OpenFile
-from natsfs.store.model import ObjectInfo
+from natsfs.store.contention import Contention
+from natsfs.store.model import MetaWrite, ObjectInfo
 from natsfs.tree.nodes import EntryChange, Leaf, NodeChange
 
 log = logging.getLogger(__name__)
@@ -43,6 +53,7 @@ class Commits:
     def __init__(self, mounted: Mounted, publisher: Publisher) -> None:
         self._m = mounted
         self._publisher = publisher
+        self._conflicts = Conflicts(mounted)
         #: Files that nobody has open any more and whose bytes are not acknowledged.
         self._unsaved: set[OpenFile] = set()
 
@@ -50,35 +61,88 @@ class Commits:
         """Make what was written the object's version, and return when JetStream has it (W1).
 
         Nothing happens for a file that is clean, or has no name any more (W5).
-        Errors: those of `ObjectStore.upload` and, for bytes never rewritten, of `read`.
+        Errors: those of `ObjectStore.upload_version` and, for bytes never rewritten, of `read`;
+        `ConflictError` (another client stored a version meanwhile, and this mount gives way).
         """
         async with file.lock:
+            if file.refused:
+                raise ConflictKnown("the file gave way to another client's version")
             if not file.dirty:
                 return
             leaf = file.leaf
             async with self._m.reservations.hold(lambda: name_of(leaf.heir)):
-                self._reclaim(leaf)
-                if leaf.parent is not None and file.dirty:
+                if leaf.heir.parent is not None and file.dirty:
                     await self._commit(file, leaf)
                 self._unsaved.discard(file)
 
-    def _reclaim(self, leaf: Leaf) -> None:
-        """Another client wrote a version between the opening of *leaf* and now: the last commit
-        wins (A4), so the name goes back to *leaf*."""
+    async def _commit(self, file: OpenFile, leaf: Leaf) -> None:
+        contention = Contention(self._m.store.timeout)
+        try:
+            while file.dirty and not await self._save(file, leaf, contention):
+                pass
+        except ConflictError:
+            self._conflicts.give_way(file)
+            self._unsaved.discard(file)
+            raise
+
+    async def _save(self, file: OpenFile, leaf: Leaf, contention: Contention) -> bool:
+        """Store a version, or find that what was appended has to go behind another one first."""
+        try:
+            self._reclaim(file, leaf)
+            await self._store(file, leaf, contention)
+        except SupersededError as superseded:
+            await put_behind(self._m, file, superseded.version)
+            if file.spool is None and file.changes == 1:
+                # Nothing but its creation waited here, and it exists.
+                file.committed = file.changes
+                leaf.attributes = None
+            return False
+        except StaleVersion:
+            if file.append_only and await self._was_replaced(file, leaf):
+                return False
+            raise
+        return True
+
+    async def _store(self, file: OpenFile, leaf: Leaf, contention: Contention) -> None:
+        changes, size, appended_from = file.changes, file.size, file.appended_from
+
+        def judge(other: ObjectInfo | None) -> list[MetaWrite]:
+            appended = appended_from is not None and file.append_only
+            conflict = self._conflicts.check(file, other, appended=appended)
+            return self._conflicts.kept(leaf, other) if conflict and other is not None else []
+
+        # What programs append from here on goes behind the version that is being stored.
+        file.appended_from = size
+        try:
+            content = lambda: self._content(file, size)  # noqa: E731
+            info = await self._publisher.put(leaf, content, judge, contention)
+        except BaseException:
+            file.appended_from = appended_from if file.append_only else None
+            raise
+        file.committed = changes
+        rebase(self._m, file, info)
+        if not file.dirty:
+            leaf.attributes = replace(attributes_of(self._m, leaf), ctime_ns=info.time_ns)
+
+    def _reclaim(self, file: OpenFile, leaf: Leaf) -> None:
+        """Another client wrote a version between the opening of *leaf* and now.  The last commit
+        wins (A4), so the name goes back to *leaf*, unless this mount is to give way.
+
+        Errors: `ConflictError`.
+        """
         holder = leaf.heir
         if holder is leaf or holder.parent is None:
             return
+        with suppress(SupersededError):
+            self._conflicts.check(file, holder.info, appended=file.append_only)
         self._m.notifier.changed(self._m.namespace.reclaim(leaf, holder))
         holder.successor, leaf.successor = leaf, None
 
-    async def _commit(self, file: OpenFile, leaf: Leaf) -> None:
-        changes = file.changes
-        attributes = attributes_of(self._m, leaf)
-        info = await self._publisher.put(leaf, lambda: self._content(file), attributes)
-        file.committed = changes
-        self._rebase(file, info)
-        if not file.dirty:
-            leaf.attributes = replace(attributes, ctime_ns=info.time_ns)
+    async def _was_replaced(self, file: OpenFile, leaf: Leaf) -> bool:
+        """Whether the version that appended bytes stand on went because there is another one."""
+        await self._publisher.refresh(leaf)
+        current = leaf.info
+        return current is not None and file.base is not None and current.nuid != file.base.nuid
 
     async def retry_unsaved(self) -> None:
         """Try again what could not be saved, until cancelled."""
@@ -112,6 +176,8 @@ class Commits:
             await self.commit(file)
         except ReadOnlyError as error:
             self._abandon(file, error)
+        except ConflictError as error:
+            log.error("%s", error)
         except NatsfsError as error:
             if file not in self._unsaved:
                 name = file.leaf.object_name
@@ -134,7 +200,7 @@ class Commits:
             changes = self._m.namespace.detach(leaf)
             self._m.notifier.changed([EntryChange(parent, name, gone=leaf), *changes])
 
-    async def _content(self, file: OpenFile) -> AsyncGenerator[bytes, None]:
+    async def _content(self, file: OpenFile, size: int) -> AsyncGenerator[bytes, None]:
         streams: list[VersionReader] = []
 
         def stream() -> VersionReader:
@@ -143,8 +209,8 @@ class Commits:
             return streams[0]
 
         try:
-            for start in range(0, file.size, COMMIT_PIECE):
-                yield await read(file, stream, start, COMMIT_PIECE)
+            for start in range(0, size, COMMIT_PIECE):
+                yield await read(file, stream, start, min(COMMIT_PIECE, size - start))
         finally:
             for opened in streams:
                 opened.close()
@@ -170,30 +236,26 @@ class Commits:
         if file.base is not None:
             self._m.purger.release(file.base.nuid)
 
-    def _rebase(self, file: OpenFile, info: ObjectInfo) -> None:
-        """What was written is *info* now: bytes that the spool does not hold are the same in it, so
-        that the version before can go."""
-        for handle in file.handles:
-            if handle.stream is not None:
-                handle.stream.close()
-                handle.stream = None
-        if file.base is not None:
-            self._m.purger.release(file.base.nuid)
-        self._m.purger.hold(info.nuid)
-        file.base = info
-
 
 async def read(
     file: OpenFile, stream: Callable[[], VersionReader], offset: int, size: int
 ) -> bytes:
-    """Bytes from the spool where it holds them, from the base version elsewhere."""
+    """Bytes from the spool where it holds them, from the base version elsewhere.
+
+    They are those that the file has when the reading begins: a commit may give it another spool and
+    another base before the end."""
     spool = file.spool
     if spool is None:
         return await stream().read(offset, size) if file.base is not None else b""
+    pieces = spool.pieces(offset, offset + size)
+    held = {
+        piece: spool.read(piece.start, piece.stop) for piece in pieces if isinstance(piece, Held)
+    }
+    version = stream() if len(held) < len(pieces) else None
     parts = []
-    for piece in spool.pieces(offset, offset + size):
+    for piece in pieces:
         if isinstance(piece, Held):
-            parts.append(spool.read(piece.start, piece.stop))
-        else:
-            parts.append(await stream().read(piece.start, piece.stop - piece.start))
+            parts.append(held[piece])
+        elif version is not None:
+            parts.append(await version.read(piece.start, piece.stop - piece.start))
     return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -30,7 +30,7 @@ from natsfs.filesystem.commits import Commits, read
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
 from natsfs.handles import SUPERUSER, Caller, FileHandle, OpenFile
-from natsfs.tree.nodes import Directory, Leaf, Node
+from natsfs.tree.nodes import Directory, Leaf, Node, NodeChange
 
 #: Bytes of the largest file, which is that of ext4 with 4 KiB blocks.
 MAX_FILE_SIZE = 16 * 1024**4 - 4096
@@ -168,14 +168,20 @@ class Files:
             raise BadHandle("not open for writing")
         file = handle.file
         handle.heard_of()
-        leaf, asked = file.leaf, offset
-        if handle.append and leaf.told_size != file.size and offset >= leaf.told_size:
+        leaf, end, start = file.leaf, file.size, offset
+        if handle.append and leaf.told_size != end and offset >= leaf.told_size:
             # The kernel takes the end from the size that it has, which another client changed.
-            offset = file.size
-        _check_growth(file, offset, offset + len(data))
-        self._spool(file).write(offset, data)
+            start = end
+        _check_growth(file, start, start + len(data))
+        self._spool(file).write(start, data)
+        if not handle.append or start != end:
+            file.appended_from = None
         self._changed(file, handle.caller)
-        leaf.told_size = max(leaf.told_size, asked + len(data))
+        leaf.told_size = max(leaf.told_size, offset + len(data))
+        if start != offset:
+            # The kernel has put the bytes into pages where they are not; a size that is not its own
+            # makes it drop them.
+            self._m.notifier.changed([NodeChange(leaf)])
         return len(data)
 
     async def truncate(
@@ -225,6 +231,7 @@ class Files:
         _check_growth(file, size, size)
         if size != file.size or file.spool is not None:
             self._spool(file).truncate(size)
+        file.appended_from = None
         self._changed(file, caller)
         file.leaf.told_size = size
 

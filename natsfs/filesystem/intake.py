@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import trio
 
-from natsfs.errors import BucketNotFoundError, NatsfsError, NotFoundError
-from natsfs.filesystem.attributes import birth_ns, of_object
+from natsfs.errors import BucketNotFoundError, NatsfsError, NotFoundError, WrongRevision
+from natsfs.filesystem.attributes import Attributes, birth_ns, merged, of_object
 from natsfs.filesystem.foreign_renames import ForeignRenames
 from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.state import Mounted
@@ -27,11 +27,13 @@ from natsfs.store.model import (
     BucketStatus,
     CaughtUp,
     Malformed,
+    MetaWrite,
     ObjectInfo,
     Restarted,
     Updated,
     WatchEvent,
 )
+from natsfs.store.wire import meta_subject
 from natsfs.tree.nodes import Directory, Leaf, NodeChange, info_of, note_change
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,10 @@ WATCH_RETRY = 1.0
 #: Seconds that the watch waits for a commit of this mount to end before it goes on with other
 #: names: an echo is ahead of the acknowledgement by less than a millisecond as a rule.
 ECHO = 0.2
+
+#: Seconds to wait for the watch to tell of what was read at the leader.  It takes a round trip on a
+#: machine that is not overloaded; longer only when the meta was purged meanwhile.
+CATCH_UP = 5.0
 
 
 class Intake:
@@ -62,6 +68,9 @@ class Intake:
         #: Called with every meta that the watch brings, and whenever the watch begins.
         self.on_meta: Callable[[ObjectInfo], None] = lambda info: None
         self.on_restart: Callable[[], None] = lambda: None
+        #: Up to which revision the watch has told of all other names, and when it goes on.
+        self._told = 0
+        self._telling = trio.Event()
         mounted.reservations.on_release = self._take_deferred
 
     async def follow(
@@ -103,9 +112,12 @@ class Intake:
         that is under way waits for its end for the same reason.  After `ECHO` it is put off, and so
         are others until that has ended: a long upload does not keep the mount from following.
         """
-        if isinstance(event, Updated) and not self._deferred:
-            with trio.move_on_after(ECHO):
-                await self._m.reservations.released(event.info.name)
+        if isinstance(event, Updated):
+            # Before the wait: who waits to be told of this holds the reservation of its name.
+            self._tell(event.info.revision)
+            if not self._deferred:
+                with trio.move_on_after(ECHO):
+                    await self._m.reservations.released(event.info.name)
         self._dispatch(event)
         await self._m.notifier.delivered()
 
@@ -162,9 +174,22 @@ class Intake:
         elif info.revision == known:
             self._confirm_time(info)
 
+    async def refresh_lost(
+        self, writes: Sequence[MetaWrite], lost: WrongRevision, *, keep: Leaf | None = None
+    ) -> None:
+        """Read what made the compare-and-set of one of *writes* fail.  Otherwise as `refresh`."""
+        for write in writes:
+            if write.info.name == lost.name:
+                subject = write.info.subject or meta_subject(self._m.store.bucket, lost.name)
+                await self.refresh(subject, keep=keep)
+
     async def refresh(self, subject: str, *, keep: Leaf | None = None) -> None:
-        """Read what is on *subject* now and take it in.  A deleted object leaves the leaf *keep* in
-        the tree, for the commit that is about to bring it back.
+        """Read what is on *subject* now and take it in, after all that the bucket had before it: a
+        tree that knew the newest lock file, and not what was written under the last one, would
+        break what programs build on the order of changes.
+
+        A deleted object leaves the leaf *keep* in the tree, for the commit that is about to bring
+        it back.
 
         Errors: those of `ObjectStore.get_info_at` but `NotFoundError`.
         """
@@ -174,6 +199,8 @@ class Intake:
             current = await self._m.store.get_info_at(subject)
         except NotFoundError:
             current = None
+        if current is not None:
+            await self._delivered(current.revision)
         if known != self._m.namespace.last_revision(subject):
             return  # Something newer came in while this was on its way.
         uncovered = current is not None and current.revision < known
@@ -189,6 +216,22 @@ class Intake:
         else:
             self._m.malformed.pop(subject, None)
             self.vanish(subject)
+
+    async def _delivered(self, revision: int) -> None:
+        """Wait until the watch has told of everything up to *revision*, as long as it is alive.
+
+        A meta that was purged again before it was delivered never comes: `CATCH_UP` bounds that.
+        """
+        with trio.move_on_after(CATCH_UP) as scope:
+            while self._m.live and self._told < revision:
+                await self._telling.wait()
+        if scope.cancelled_caught:
+            log.info("the watch has told up to %d and not of revision %d", self._told, revision)
+
+    def _tell(self, revision: int) -> None:
+        self._told = max(self._told, revision)
+        self._telling.set()
+        self._telling = trio.Event()
 
     def _note_claim(self, info: ObjectInfo) -> None:
         if info.deleted:
@@ -208,8 +251,10 @@ class Intake:
                     self.take(info)
             case Malformed():
                 self._malformed(event)
+                self._tell(event.revision)
             case CaughtUp():
                 self._sweep(event.revision)
+                self._tell(event.revision)
 
     def _restart(self, created_ns: int) -> None:
         if self._created_ns not in (0, created_ns):
@@ -293,6 +338,7 @@ class Intake:
 
     def _start_anew(self) -> None:
         """Nothing that is known of the bucket is true any more, revisions included (A6)."""
+        self._told = 0
         for subject in self._m.namespace.subjects():
             self.vanish(subject)
         self._m.notifier.changed(self._m.namespace.drop_empty_directories())
@@ -341,13 +387,18 @@ class Intake:
             leaf.successor = successor
 
     def _apply_to_dirty(self, leaf: Leaf, info: ObjectInfo) -> None:
-        """The commit of *leaf* will replace what another client did, so nothing is shown of it."""
+        """The commit of *leaf* will replace the bytes that another client stored, so nothing is
+        shown of them.  What it did to the attributes of the same bytes is merged (M5)."""
         if info.deleted:
             self._m.namespace.unset(leaf, info)
             return
-        attributes = leaf.attributes
+        ours, known = leaf.attributes, leaf.info
         self._m.namespace.apply(info)
-        leaf.attributes = attributes
+        leaf.attributes = ours
+        if known is not None and known.nuid == info.nuid and isinstance(ours, Attributes):
+            before, after = (of_object(meta, self._m.tree)[0] for meta in (known, info))
+            leaf.attributes = merged(ours, before, after)
+            self._m.notifier.changed([NodeChange(leaf)])
 
     def _confirm_time(self, info: ObjectInfo) -> None:
         """The echo of this mount's own commit brings the server's time of it (M3)."""

@@ -295,6 +295,8 @@ class Moves:
         )
         self._m.namespace.supersede(replaced)
         self._m.namespace.confirm(node, kept)
+        if node.file is not None:
+            node.file.replaces = kept.nuid
         return True
 
     def _vacate(self, replaced: Node | None) -> None:

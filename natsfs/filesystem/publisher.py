@@ -11,6 +11,7 @@ decided on is looked up again from the tree.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -28,13 +29,17 @@ from natsfs.errors import (
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import Attributes, encode, with_times
 from natsfs.filesystem.intake import Intake
+from natsfs.filesystem.replacing import Judge, Replacing
 from natsfs.filesystem.settings import became_read_only
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import is_dirty
-from natsfs.store.base import CAS_ATTEMPTS, tombstone
-from natsfs.store.model import NOTHING, MetaWrite, ObjectInfo, ObjectMeta
+from natsfs.store.base import tombstone
+from natsfs.store.contention import Contention
+from natsfs.store.model import MetaWrite, ObjectInfo
 from natsfs.store.wire import meta_subject
 from natsfs.tree.nodes import Directory, Leaf
+
+log = logging.getLogger(__name__)
 
 #: Seconds that the tombstones of natsfs live where the bucket allows it: temporary files must not
 #: pile up, and `natsfs ls --deleted` is to show what was removed today.
@@ -58,28 +63,28 @@ class Publisher:
             raise ExistsError("another mount is creating it")
 
     async def put(
-        self, leaf: Leaf, content: Callable[[], AsyncGenerator[bytes, None]], attributes: Attributes
+        self,
+        leaf: Leaf,
+        content: Callable[[], AsyncGenerator[bytes, None]],
+        judge: Judge,
+        contention: Contention,
     ) -> ObjectInfo:
         """Store a version of *leaf*, which is part of the tree, and confirm it there.
 
-        *content* may be called again when a compare-and-set is lost.  What it replaces waits for
-        its purge.  Errors: those of `ObjectStore.upload`.
+        *judge* is asked before bytes are sent, and whenever it is decided what to replace; what is
+        replaced and not kept waits for its purge.  *content* may be called again.
+
+        Errors: those of *judge*, *content* and `ObjectStore.upload_version`; `RequestTimeout` when
+        *contention* has no more time.
         """
-        for attempt in range(CAS_ATTEMPTS):
-            old = leaf.info
-            name = leaf.object_name
-            subject = old.subject if old is not None else self.subject_of(name)
-            expected = self._m.namespace.last_revision(subject)
-            meta = _meta_for(old, attributes)
+        while True:
+            judge(leaf.info)
+            replacing = Replacing(self._m, self._intake, leaf, judge, contention)
             try:
                 async with aclosing(content()) as source:
-                    info = await self._m.store.upload(
-                        name, source, meta, subject=subject, expected=expected
+                    stored = await self._m.store.upload_version(
+                        leaf.object_name, source, replacing.decide
                     )
-            except WrongRevision:
-                if attempt == CAS_ATTEMPTS - 1:
-                    raise
-                await self._intake.refresh(subject, keep=leaf)
             except ReadOnlyError as error:
                 became_read_only(self._m, str(error))
                 raise
@@ -87,9 +92,18 @@ class Publisher:
                 if not await self._m.purger.drain():
                     raise
             else:
-                self._confirm(leaf, info, old)
+                *kept, info = stored
+                self._confirm(leaf, info, None if kept else replacing.old)
+                for other in kept:
+                    log.info("what %r was meanwhile is kept as %r", info.name, other.name)
+                    self._intake.take(other)
                 return info
-        raise AssertionError("unreachable: the loop returns or raises")
+
+    async def refresh(self, leaf: Leaf) -> None:
+        """Read back what *leaf*'s object is now.  A deleted one leaves *leaf* in the tree, for the
+        commit that is about to bring it back.  Errors: those of `ObjectStore.get_info_at`."""
+        if leaf.info is not None:
+            await self._intake.refresh(leaf.info.subject, keep=leaf)
 
     async def create(
         self, directory: Directory, name: bytes, info: ObjectInfo, attributes: Attributes
@@ -168,15 +182,14 @@ class Publisher:
 
         Errors: those of *build* and of `ObjectStore.commit`.
         """
-        for attempt in range(CAS_ATTEMPTS):
+        contention = Contention(self._m.store.timeout)
+        while True:
             writes = build()
             try:
                 return await self.send(writes)
             except WrongRevision as lost:
-                if attempt == CAS_ATTEMPTS - 1:
-                    raise
-                await self._refresh(writes, lost.name)
-        raise AssertionError("unreachable: the loop returns or raises")
+                await contention.lost(lost)
+                await self._intake.refresh_lost(writes, lost)
 
     async def send(self, writes: list[MetaWrite]) -> tuple[ObjectInfo, ...]:
         """Commit *writes* as they are; in a full bucket, again after what can be freed is.
@@ -192,11 +205,6 @@ class Publisher:
             except (NoSpaceError, QuotaExceededError):
                 if not await self._m.purger.drain():
                     raise
-
-    async def _refresh(self, writes: list[MetaWrite], name: str) -> None:
-        for write in writes:
-            if write.info.name == name:
-                await self._intake.refresh(write.info.subject or self.subject_of(name))
 
     async def _exclusively(
         self, info: Callable[[], ObjectInfo], subject: str
@@ -225,15 +233,3 @@ def _current(node: Leaf | Directory) -> ObjectInfo:
     if info is None or (isinstance(node, Leaf) and node.parent is None):
         raise NotFoundError("another client deleted it")
     return info
-
-
-def _meta_for(old: ObjectInfo | None, attributes: Attributes) -> ObjectMeta:
-    """What a new version says besides its bytes: what the old one said, and *attributes*."""
-    if old is None:
-        return ObjectMeta(metadata=encode(attributes))
-    return ObjectMeta(
-        description=old.description,
-        headers=old.headers,
-        metadata={**(old.metadata or NOTHING), **encode(attributes)},
-        extra=old.extra,
-    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from natsfs.config import TreeConfig
+from natsfs.config import ConflictConfig, TreeConfig
 from natsfs.data.reader import ObjectReader
 from natsfs.errors import ReadOnlyError
 from natsfs.filesystem.lifetimes import lease
@@ -73,6 +73,7 @@ class Mounted:
     tree: TreeConfig
     root: PurePosixPath
     spool_directory: Path
+    conflict: ConflictConfig = field(default_factory=ConflictConfig)
     read_only: str | None = None
     notifier: Notifier = field(default_factory=SilentNotifier)
     unconfirmed: set[str] = field(default_factory=set)

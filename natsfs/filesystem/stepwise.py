@@ -22,7 +22,8 @@ from natsfs.errors import NotFoundError, WrongRevision
 from natsfs.filesystem.attributes import with_times
 from natsfs.filesystem.publisher import TOMBSTONE_TTL, Publisher
 from natsfs.filesystem.state import Mounted
-from natsfs.store.base import CAS_ATTEMPTS, tombstone
+from natsfs.store.base import tombstone
+from natsfs.store.contention import Contention
 from natsfs.store.model import MetaWrite, ObjectInfo
 from natsfs.tree.nodes import Directory, Leaf
 
@@ -104,15 +105,16 @@ class Stepwise:
 
     async def _arrive_alone(self, write: MetaWrite) -> ObjectInfo:
         """Publish *write* over whatever another client has put there."""
-        for _ in range(CAS_ATTEMPTS):
+        contention = Contention(self._m.store.timeout)
+        while True:
             try:
                 return (await self._publisher.send([write]))[0]
-            except WrongRevision:
+            except WrongRevision as error:
+                await contention.lost(error)
                 there = await self._at(write.info.subject)
                 write = replace(write, expected=there.revision if there is not None else 0)
                 if there is not None and there.nuid != write.info.nuid:
                     self._m.purger.schedule(there)
-        raise WrongRevision(write.info.name, write.expected)
 
     # -- old names --------------------------------------------------------------------------------
 
@@ -136,12 +138,13 @@ class Stepwise:
 
     async def _leave_alone(self, step: Step, done: Done) -> Done:
         """Take the old name away, and what another client did to it along."""
-        info = step.info
-        for _ in range(CAS_ATTEMPTS):
+        info, contention = step.info, Contention(self._m.store.timeout)
+        while True:
             try:
                 (grave,) = await self._publisher.send([_departure(info)])
                 return replace(done, grave=grave)
-            except WrongRevision:
+            except WrongRevision as error:
+                await contention.lost(error)
                 now = await self._at(info.subject)
             if now is None or now.deleted:
                 return Done(step.node, await self._withdraw(done.arrived), now, foreign=True)
@@ -149,7 +152,6 @@ class Stepwise:
             write = self._m.rewrite(moved, done.arrived.revision)
             done = Done(step.node, await self._arrive_alone(write), None, foreign=True)
             info = now
-        raise WrongRevision(info.name, info.revision)
 
     async def _withdraw(self, arrived: ObjectInfo) -> ObjectInfo:
         """Another client deleted the object under its old name, and its bytes with it: so it goes

@@ -79,6 +79,7 @@ def _compose(
         root=PurePosixPath(config.directory),
         spool_directory=config.cache.directory / "spool",
         read_only_mount=config.read_only,
+        conflict=config.conflict,
         noatime="noatime" in config.kernel_options,
         nodiratime="nodiratime" in config.kernel_options,
     )

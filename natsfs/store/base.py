@@ -29,6 +29,7 @@ from natsfs.errors import (
     QuotaExceededError,
     WrongRevision,
 )
+from natsfs.store.contention import Contention
 from natsfs.store.model import (
     NOTHING,
     AccountLimits,
@@ -45,7 +46,7 @@ from natsfs.store.model import (
     Updated,
 )
 from natsfs.store.primitives import Primitives
-from natsfs.store.wire import parse_digest
+from natsfs.store.wire import meta_subject, parse_digest
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +54,36 @@ log = logging.getLogger(__name__)
 #: and small against the 64 MiB at which a server calls its reader slow (protocol.md 2.2).
 GET_WINDOW = 2 * 1024 * 1024
 
-#: How often a read-modify-write of a meta is tried again after losing its compare-and-set.
-CAS_ATTEMPTS = 16
-
 
 class ObjectStore(Primitives, Protocol):
     """One bucket: the calls of the Object Store API (ADR-20), and the primitives below them."""
+
+    async def upload(
+        self,
+        name: str,
+        source: AsyncIterable[bytes | bytearray | memoryview],
+        meta: ObjectMeta = ObjectMeta(),  # noqa: B008  (frozen)
+        *,
+        subject: str = "",
+        expected: int | None = None,
+    ) -> ObjectInfo:
+        """Store the bytes of *source* as a new version of *name* and return its info.
+
+        The version replaced keeps its chunks.  *subject* is the key of an existing object, empty
+        for the standard one; *expected* as in `MetaWrite`.
+
+        Errors: `WrongRevision` (the new chunks are purged again), `NameTooLongError`, those of
+        `upload_version`.
+        """
+        subject = subject or meta_subject(self.bucket, name)
+
+        async def place(version: ObjectInfo, lost: WrongRevision | None) -> list[MetaWrite]:
+            if lost is not None:
+                raise lost
+            return [MetaWrite(described(replace(version, subject=subject), meta), expected)]
+
+        size = meta.max_chunk_size
+        return (await self.upload_version(name, source, place, max_chunk_size=size))[-1]
 
     async def put(
         self,
@@ -130,10 +155,11 @@ class ObjectStore(Primitives, Protocol):
         A compare-and-set loop: a foreign change in between is kept, not overwritten.  A *new_name*
         renames, see `rename`.
 
-        Errors: `NotFoundError`, `ExistsError` (*new_name* is taken), `WrongRevision` (lost
-        `CAS_ATTEMPTS` times), those of `commit`.
+        Errors: `NotFoundError`, `ExistsError` (*new_name* is taken), `RequestTimeout` (also when
+        others were faster for as long as that), those of `commit`.
         """
-        for attempt in range(CAS_ATTEMPTS):
+        contention = Contention(self.timeout)
+        while True:
             old = await self.get_info(name)
             new = replace(
                 old,
@@ -145,10 +171,8 @@ class ObjectStore(Primitives, Protocol):
                 if new_name is not None and new_name != name:
                     return await self._move(old, new, new_name)
                 return (await self.commit([MetaWrite(new, old.revision)]))[0]
-            except WrongRevision:
-                if attempt == CAS_ATTEMPTS - 1:
-                    raise
-        raise AssertionError("unreachable: the loop returns or raises")
+            except WrongRevision as error:
+                await contention.lost(error)
 
     async def rename(self, name: str, new_name: str) -> ObjectInfo:
         """Give an object another name; its chunks stay where they are.
@@ -164,13 +188,13 @@ class ObjectStore(Primitives, Protocol):
 
         Errors: `NotFoundError`, those of `commit`.
         """
-        for attempt in range(CAS_ATTEMPTS):
+        contention = Contention(self.timeout)
+        while True:
             old = await self.get_info(name)
             try:
                 await self._bury(old)
-            except WrongRevision:
-                if attempt == CAS_ATTEMPTS - 1:
-                    raise
+            except WrongRevision as error:
+                await contention.lost(error)
             else:
                 await self._free(old)
                 return
@@ -257,16 +281,8 @@ class ObjectStore(Primitives, Protocol):
         old = await self._find(name)
         if old is not None and not old.deleted and old.link is None:
             raise ExistsError(f"object {name!r} exists in bucket {self.bucket!r}")
-        info = ObjectInfo(
-            name=name,
-            bucket=self.bucket,
-            subject=old.subject if old else "",
-            link=link,
-            description=meta.description,
-            headers=meta.headers,
-            metadata=meta.metadata,
-            extra=meta.extra,
-        )
+        subject = old.subject if old else ""
+        info = described(ObjectInfo(name, self.bucket, subject, link=link), meta)
         return (await self.commit([MetaWrite(info, old.revision if old else 0)]))[0]
 
 
@@ -321,6 +337,17 @@ def tombstone(info: ObjectInfo) -> ObjectInfo:
         max_chunk_size=info.max_chunk_size,
         deleted=True,
         metadata=NOTHING,
+    )
+
+
+def described(info: ObjectInfo, meta: ObjectMeta) -> ObjectInfo:
+    """*info*, saying besides its bytes what *meta* says."""
+    return replace(
+        info,
+        description=meta.description,
+        headers=meta.headers,
+        metadata=meta.metadata,
+        extra=meta.extra,
     )
 
 

@@ -2,8 +2,9 @@
 trusted, because it passes the same contract suite as the real one (tests/contract).
 
 Concurrency: a primitive waits once, at its start (`MemoryManager.delay`), and then works on the
-synchronous `MemoryStream` without another await, so that it is atomic.  Only `upload` waits again,
-for its source; whether the bucket still exists and what it holds is checked after that.
+synchronous `MemoryStream` without another await, so that it is atomic.  Only an upload waits again:
+for its source, for what decides its metas, and as operation "place" before it stores them; whether
+the bucket still exists and what it holds is checked after that.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from natsfs.errors import (
     QuotaExceededError,
     ReadOnlyError,
     StaleVersion,
+    WrongRevision,
 )
 from natsfs.store.base import ObjectStore, ObjectStoreManager
 from natsfs.store.memory_stream import MemoryStream, Message, Publish, cover, cut
@@ -48,11 +50,11 @@ from natsfs.store.model import (
     BucketStatus,
     MetaWrite,
     ObjectInfo,
-    ObjectMeta,
     Reconfigured,
     Upgrade,
     WatchEvent,
 )
+from natsfs.store.primitives import Place
 from natsfs.store.streams import stream_config
 from natsfs.store.wire import (
     check_bucket_name,
@@ -62,7 +64,6 @@ from natsfs.store.wire import (
     new_nuid,
     render_digest,
     render_info,
-    stream_name,
 )
 
 #: How many messages one atomic batch may have (protocol.md 2.5).
@@ -80,46 +81,32 @@ class MemoryStore(ObjectStore):
     def bucket(self) -> str:
         return self.stream.config.bucket
 
-    async def upload(
+    @property
+    def timeout(self) -> float:
+        return self._manager.timeout
+
+    async def upload_version(
         self,
         name: str,
         source: AsyncIterable[bytes | bytearray | memoryview],
-        meta: ObjectMeta = ObjectMeta(),  # noqa: B008  (frozen)
+        place: Place,
         *,
-        subject: str = "",
-        expected: int | None = None,
-    ) -> ObjectInfo:
-        key = subject or meta_subject(self.bucket, name)
+        max_chunk_size: int = 0,
+    ) -> tuple[ObjectInfo, ...]:
         await self._begin("upload", name)
-        nuid = new_nuid()
-        info = ObjectInfo(
-            name=name,
-            bucket=self.bucket,
-            subject=key,
-            nuid=nuid,
-            max_chunk_size=meta.max_chunk_size or DEFAULT_CHUNK_SIZE,
-            description=meta.description,
-            headers=meta.headers,
-            metadata=meta.metadata,
-            extra=meta.extra,
-        )
+        chunk_size = max_chunk_size or DEFAULT_CHUNK_SIZE
+        info = ObjectInfo(name, self.bucket, "", nuid=new_nuid(), max_chunk_size=chunk_size)
         try:
-            info = await self._store_chunks(info, source)
-            return self._store_metas([MetaWrite(info, expected)])[0]
+            version = await self._store_chunks(info, source)
+            return await self._place(version, place)
         except BaseException:
             if not self.stream.sealed:
-                self.stream.purge(chunk_subject(self.bucket, nuid))
+                self.stream.purge(chunk_subject(self.bucket, info.nuid))
             raise
 
     async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
         await self._begin("commit", writes[0].info.name if writes else "")
-        if self._manager.allow_atomic and len(writes) <= BATCH_LIMIT:
-            return self._store_metas(writes)
-        stored: list[ObjectInfo] = []
-        for write in writes:
-            await self._begin("publish", write.info.name)
-            stored += self._store_metas([write])
-        return tuple(stored)
+        return await self._commit(writes)
 
     async def purge_chunks(self, nuid: str) -> int:
         subject = chunk_subject(self.bucket, nuid)
@@ -212,6 +199,25 @@ class MemoryStore(ObjectStore):
                 size, chunks = size + len(piece), chunks + 1
         return replace(info, size=size, chunks=chunks, digest=render_digest(sha256.digest()))
 
+    async def _place(self, version: ObjectInfo, place: Place) -> tuple[ObjectInfo, ...]:
+        lost: WrongRevision | None = None
+        while True:
+            writes = await place(version, lost)
+            await self._begin("place", version.name)
+            try:
+                return await self._commit(writes)
+            except WrongRevision as error:
+                lost = error
+
+    async def _commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
+        if self._manager.allow_atomic and len(writes) <= BATCH_LIMIT:
+            return self._store_metas(writes)
+        stored: list[ObjectInfo] = []
+        for write in writes:
+            await self._begin("publish", write.info.name)
+            stored += self._store_metas([write])
+        return tuple(stored)
+
     def _store_metas(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
         infos = [complete(write.info, self.bucket) for write in writes]
         now = self._manager.now()
@@ -251,11 +257,12 @@ class MemoryManager(ObjectStoreManager):
     *delay* is what every primitive waits at its start, in seconds.  *fail* is asked then, with the
     primitive's name and the object's (or nuid, subject, bucket), and what it returns is raised.
     *storage_limit* is the account's, in bytes, -1 for none.  *allow_atomic* is whether the server
-    has atomic batches.  All may be changed at any time.
+    has atomic batches.  *timeout* is that of the stores.  All may be changed at any time.
     """
 
     def __init__(self) -> None:
         self.delay: float = 0.0
+        self.timeout = 60.0
         self.fail: Callable[[str, str], Exception | None] = lambda operation, name: None
         self.storage_limit = -1
         self.allow_atomic = True
@@ -349,27 +356,7 @@ class MemoryManager(ObjectStoreManager):
 
     def status_of(self, stream: MemoryStream) -> BucketStatus:
         """*stream* as the server would describe it."""
-        config = stream.config
-        return BucketStatus(
-            bucket=config.bucket,
-            stream=stream_name(config.bucket),
-            description=config.description,
-            ttl=config.ttl,
-            max_bytes=config.max_bytes,
-            storage=config.storage,
-            replicas=config.replicas,
-            sealed=stream.sealed,
-            compression=config.compression,
-            metadata=dict(config.metadata),
-            messages=stream.count(),
-            size=stream.size,
-            last_revision=stream.last_sequence,
-            created_ns=stream.created_ns,
-            first_revision=stream.first_sequence,
-            asked_ns=self.now(),
-            allow_atomic=self.allow_atomic,
-            allow_msg_ttl=True,
-        )
+        return stream.status(allow_atomic=self.allow_atomic, asked_ns=self.now())
 
     def _find(self, bucket: str) -> MemoryStore:
         try:

@@ -24,8 +24,8 @@ from natsfs.errors import (
     ServerRefused,
     WrongRevision,
 )
-from natsfs.store.model import Advisory, BucketConfig, Reconfigured, Removed
-from natsfs.store.wire import meta_prefix
+from natsfs.store.model import Advisory, BucketConfig, BucketStatus, Reconfigured, Removed
+from natsfs.store.wire import meta_prefix, stream_name
 
 #: Bytes that a stored message costs beside subject and payload: the record header of nats-server's
 #: file store with its length prefix and checksum (fileStoreMsgSize).
@@ -180,6 +180,30 @@ class MemoryStream:
         self.advise(Reconfigured())
         for watcher in self._watchers:
             watcher.close()
+
+    def status(self, *, allow_atomic: bool, asked_ns: int) -> BucketStatus:
+        """The stream as the server would describe it at *asked_ns*."""
+        config = self.config
+        return BucketStatus(
+            bucket=config.bucket,
+            stream=stream_name(config.bucket),
+            description=config.description,
+            ttl=config.ttl,
+            max_bytes=config.max_bytes,
+            storage=config.storage,
+            replicas=config.replicas,
+            sealed=self.sealed,
+            compression=config.compression,
+            metadata=dict(config.metadata),
+            messages=self.count(),
+            size=self.size,
+            last_revision=self.last_sequence,
+            created_ns=self.created_ns,
+            first_revision=self.first_sequence,
+            asked_ns=asked_ns,
+            allow_atomic=allow_atomic,
+            allow_msg_ttl=True,
+        )
 
     # -- watching ------------------------------------------------------------------------------
 

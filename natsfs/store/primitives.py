@@ -8,20 +8,26 @@ the in-memory store cannot differ in them.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from natsfs.errors import WrongRevision
 from natsfs.store.model import (
     AccountLimits,
     Advisory,
     BucketStatus,
     MetaWrite,
     ObjectInfo,
-    ObjectMeta,
     Upgrade,
     WatchEvent,
 )
+
+#: Decides the metas of an upload when its chunks are on their way.  It is given the version (name,
+#: nuid, size, chunks, digest, no subject), whose own meta has to be the last of its answer, and is
+#: asked again, with the error, whenever a compare-and-set of its answer was lost: only metas are
+#: stored again then.  Without atomic batches those before the one that was lost are stored.
+Place = Callable[[ObjectInfo, WrongRevision | None], Awaitable[Sequence[MetaWrite]]]
 
 
 class Primitives(Protocol):
@@ -32,26 +38,30 @@ class Primitives(Protocol):
     def bucket(self) -> str:
         """The bucket's name."""
 
+    @property
     @abstractmethod
-    async def upload(
+    def timeout(self) -> float:
+        """Seconds that one call may wait for its answer, reconnecting included."""
+
+    @abstractmethod
+    async def upload_version(
         self,
         name: str,
         source: AsyncIterable[bytes | bytearray | memoryview],
-        meta: ObjectMeta = ObjectMeta(),  # noqa: B008  (frozen)
+        place: Place,
         *,
-        subject: str = "",
-        expected: int | None = None,
-    ) -> ObjectInfo:
-        """Store the bytes of *source* as a new version of *name* and return its info.
+        max_chunk_size: int = 0,
+    ) -> tuple[ObjectInfo, ...]:
+        """Store the bytes of *source* as a version for *name*, then the metas that *place* decides,
+        as `commit` does, and return their infos.
 
-        Chunks go to a fresh nuid with several acknowledgements in flight, bounded by bytes; the
-        meta message follows when all are acknowledged.  The version replaced keeps its chunks.
-        *subject* is the key of an existing object, empty for the standard one; *expected* as in
-        `MetaWrite`.  Pieces of *source* may have any size.
+        Chunks go to a fresh nuid with several acknowledgements in flight, bounded by bytes, and are
+        acknowledged before a meta is stored.  *max_chunk_size* is 0 for the default.  Pieces of
+        *source* may have any size.
 
-        Errors: `WrongRevision` (chunks are purged again), `NoSpaceError`, `QuotaExceededError`,
-        `ReadOnlyError`, `NameTooLongError`, `InvalidArgument` (empty name).  An error of *source*
-        passes through after the chunks were purged.  A lost answer is resolved by reading back.
+        Errors: `NoSpaceError`, `QuotaExceededError`, `ReadOnlyError`, `InvalidArgument` (empty
+        name).  An error of *source* or *place* passes through after the chunks were purged.  A lost
+        answer is resolved by reading back.
         """
 
     @abstractmethod
@@ -61,7 +71,8 @@ class Primitives(Protocol):
         All or nothing where the bucket allows atomic batches (up to 1,000 messages); otherwise one
         after the other, ending at the first error, so callers put new names before tombstones.
 
-        Errors: `WrongRevision` with the name that was not as expected, and those of `upload`.
+        Errors: `WrongRevision` with the name that was not as expected, `NoSpaceError`,
+        `QuotaExceededError`, `ReadOnlyError`, `NameTooLongError`, `InvalidArgument` (empty name).
         """
 
     @abstractmethod

@@ -11,7 +11,7 @@ import pytest
 
 from natsfs.cli.mount import mount, mount_config, places
 from natsfs.cli.quantities import Duration, Octal, Size, shown_duration, shown_size
-from natsfs.config import MountConfig
+from natsfs.config import ConflictPolicy, MountConfig
 from natsfs.errors import UsageError
 
 
@@ -55,6 +55,16 @@ def test_long_options() -> None:
     assert (found.cache.directory, found.cache.max_bytes) == (Path("/c"), 1024**3)
     assert (found.server.timeout, found.purge_delay) == (5.0, 60.0)
     assert found.server.urls == ("nats://h:4222",)
+
+
+@pytest.mark.parametrize("policy", list(ConflictPolicy))
+def test_conflict(policy: ConflictPolicy) -> None:
+    """A4: what to do about conflicts is said by a long option or by `-o`; the last commit wins."""
+    for words in (["--conflict", policy.value], ["-o", f"conflict={policy.value}"]):
+        assert config("demo", "/mnt", *words).conflict.policy is policy
+    assert config("demo", "/mnt").conflict.policy is ConflictPolicy.LAST
+    with pytest.raises(click.BadParameter, match=r"last.*keep.*fail"):
+        config("demo", "/mnt", "--conflict=first")
 
 
 def test_mount_options_say_the_same() -> None:

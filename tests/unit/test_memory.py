@@ -60,7 +60,8 @@ async def test_fail() -> None:
         await store.upload("a", Bytes(b"data"))
     assert (await store.status()).messages == 0
     await store.put("c", Bytes(b"data"))
-    assert asked == [("upload", "a"), ("status", "b"), ("get_info", "c"), ("upload", "c")]
+    upload = [("upload", "c"), ("place", "c")]
+    assert asked == [("upload", "a"), ("status", "b"), ("get_info", "c"), *upload]
 
 
 async def test_delay() -> None:

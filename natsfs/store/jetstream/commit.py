@@ -65,17 +65,23 @@ class Committer:
 
     async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
         """`ObjectStore.commit`."""
-        metas = [self.plan(write) for write in writes]
+        return await self.store([self.plan(write) for write in writes])
+
+    async def store(
+        self, metas: Sequence[Planned], *, lost: bool = False
+    ) -> tuple[ObjectInfo, ...]:
+        """Publish *metas* as `ObjectStore.commit` does, and return their infos as stored.  *lost*
+        says that they may have been published before."""
         if len(metas) > 1 and self.may_batch(len(metas)):
             try:
-                last = await self.publish(metas)
+                last = await self._publish(metas, lost)
             except ServerRefused as error:
                 if error.err_code != ATOMIC_DISABLED:
                     raise
                 await self._bucket.refresh()
             else:
                 return await self.stored(metas, range(last - len(metas) + 1, last + 1))
-        return await self.stored(metas, [await self.publish([meta]) for meta in metas])
+        return await self.stored(metas, [await self._publish([meta], lost) for meta in metas])
 
     def may_batch(self, count: int) -> bool:
         """Whether *count* messages can be one atomic batch."""
@@ -92,33 +98,6 @@ class Committer:
         if ttl:
             headers[MESSAGE_TTL] = f"{ttl}s"
         return Planned(info, render_info(info, time.time_ns()), write.expected, headers)
-
-    async def publish(self, metas: Sequence[Planned], *, lost: bool = False) -> int:
-        """Publish *metas*, as one atomic batch where they are more than one, and return the
-        sequence of the last.  *lost* says that they may have been published before.
-
-        Errors: those of `ObjectStore.commit`; `ServerRefused` with `ATOMIC_DISABLED`.
-        """
-
-        async def attempt(timeout: float) -> int:
-            nonlocal lost
-            if lost and (last := await self._applied(metas)):
-                return last
-            try:
-                return await self._try(metas, timeout)
-            except (AnswerLost, RequestTimeout):
-                lost = True
-                raise
-            except NoResponders:
-                # Nobody listens: either there is no leader for now, or no stream any more.
-                await self._bucket.refresh()
-                raise
-            except WrongRevision as error:
-                if lost and (last := await self._applied(metas)):
-                    return last
-                raise await self._blame(error, metas) from None
-
-        return await self._api.persist(attempt)
 
     async def purge(self, subject: str) -> int:
         """Drop every message on *subject* and return how many there were."""
@@ -146,6 +125,33 @@ class Committer:
             replace(meta.info, revision=revision, time_ns=time_ns)
             for meta, revision, time_ns in zip(metas, revisions, times, strict=True)
         )
+
+    async def _publish(self, metas: Sequence[Planned], lost: bool) -> int:
+        """Publish *metas*, as one atomic batch where they are more than one, and return the
+        sequence of the last.  *lost* says that they may have been published before.
+
+        Errors: those of `ObjectStore.commit`; `ServerRefused` with `ATOMIC_DISABLED`.
+        """
+
+        async def attempt(timeout: float) -> int:
+            nonlocal lost
+            if lost and (last := await self._applied(metas)):
+                return last
+            try:
+                return await self._try(metas, timeout)
+            except (AnswerLost, RequestTimeout):
+                lost = True
+                raise
+            except NoResponders:
+                # Nobody listens: either there is no leader for now, or no stream any more.
+                await self._bucket.refresh()
+                raise
+            except WrongRevision as error:
+                if lost and (last := await self._applied(metas)):
+                    return last
+                raise await self._blame(error, metas) from None
+
+        return await self._api.persist(attempt)
 
     # -- one attempt ------------------------------------------------------------------------------
 

@@ -24,10 +24,10 @@ from natsfs.store.model import (
     BucketStatus,
     MetaWrite,
     ObjectInfo,
-    ObjectMeta,
     Upgrade,
     WatchEvent,
 )
+from natsfs.store.primitives import Place
 from natsfs.store.streams import lacking, parse_account
 from natsfs.store.wire import chunk_subject, meta_subject
 
@@ -45,20 +45,23 @@ class JetStreamStore(ObjectStore):
     def bucket(self) -> str:
         return self._bucket.name
 
-    async def upload(
+    @property
+    def timeout(self) -> float:
+        return self._api.timeout
+
+    async def upload_version(
         self,
         name: str,
         source: AsyncIterable[bytes | bytearray | memoryview],
-        meta: ObjectMeta = ObjectMeta(),  # noqa: B008  (frozen)
+        place: Place,
         *,
-        subject: str = "",
-        expected: int | None = None,
-    ) -> ObjectInfo:
+        max_chunk_size: int = 0,
+    ) -> tuple[ObjectInfo, ...]:
         self._bucket.check_writable()
-        uploader = Uploader(self._bucket, self._committer, name, meta, subject, expected)
-        info = await uploader.run(source)
-        self._reader.remember(info, uploader.placed)
-        return info
+        uploader = Uploader(self._bucket, self._committer, name, place, max_chunk_size)
+        stored = await uploader.run(source)
+        self._reader.remember(stored[-1], uploader.placed)
+        return stored
 
     async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
         self._bucket.check_writable()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Iterator, Sequence
 from dataclasses import replace
 
 import trio
@@ -19,14 +19,16 @@ from natsfs.errors import (
     InvalidArgument,
     NatsfsError,
     ServerRefused,
+    WrongRevision,
 )
 from natsfs.store.jetstream.api import is_transient
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.jetstream.chunks import ChunkWriter
 from natsfs.store.jetstream.commit import Committer, Planned
-from natsfs.store.model import DEFAULT_CHUNK_SIZE, MetaWrite, ObjectInfo, ObjectMeta
+from natsfs.store.model import DEFAULT_CHUNK_SIZE, ObjectInfo
+from natsfs.store.primitives import Place
 from natsfs.store.protocol import parse_puback
-from natsfs.store.wire import complete, new_nuid, render_digest
+from natsfs.store.wire import new_nuid, render_digest
 
 log = logging.getLogger(__name__)
 
@@ -48,32 +50,21 @@ class Uploader:
     """One upload of *name*."""
 
     def __init__(
-        self,
-        bucket: Bucket,
-        committer: Committer,
-        name: str,
-        meta: ObjectMeta,
-        subject: str,
-        expected: int | None,
+        self, bucket: Bucket, committer: Committer, name: str, place: Place, max_chunk_size: int
     ) -> None:
         if not name:
             raise InvalidArgument("an object name cannot be empty")
         limit = bucket.api.session.max_payload - HEADER_ROOM
-        info = ObjectInfo(
+        self._info = ObjectInfo(
             name=name,
             bucket=bucket.name,
-            subject=subject,
+            subject="",
             nuid=new_nuid(),
-            max_chunk_size=min(meta.max_chunk_size or DEFAULT_CHUNK_SIZE, limit),
-            description=meta.description,
-            headers=meta.headers,
-            metadata=meta.metadata,
-            extra=meta.extra,
+            max_chunk_size=min(max_chunk_size or DEFAULT_CHUNK_SIZE, limit),
         )
-        self._info = complete(info, bucket.name)
-        self._chunks = ChunkWriter(bucket, f"upload of {name!r}", info.nuid)
+        self._chunks = ChunkWriter(bucket, f"upload of {name!r}", self._info.nuid)
         self._committer = committer
-        self._expected = expected
+        self._place = place
         self._digest = hashlib.sha256()
         self._size = 0
         self._meta_sent = False
@@ -83,20 +74,19 @@ class Uploader:
         """(sequence, length) of each chunk of an upload that has run."""
         return self._chunks.placed
 
-    async def run(self, source: AsyncIterable[bytes | bytearray | memoryview]) -> ObjectInfo:
-        """Store what *source* gives.  Errors: those of `ObjectStore.upload`."""
+    async def run(
+        self, source: AsyncIterable[bytes | bytearray | memoryview]
+    ) -> tuple[ObjectInfo, ...]:
+        """Store what *source* gives.  Errors: those of `ObjectStore.upload_version`."""
         try:
             await self._take(source)
-            meta = self._plan()
-            if 0 < self._chunks.waiting == self._size <= SMALL_BYTES:
-                revision = await self._chain(meta)
-            else:
-                await self._chunks.flush()
-                revision = await self._conclude(meta, lost=False)
+            metas = await self._decide(None)
+            if len(metas) == 1 and 0 < self._chunks.waiting == self._size <= SMALL_BYTES:
+                return await self._chain(metas[0])
+            return await self._conclude(metas, lost=False)
         except BaseException as error:
             await self._undo(error)
             raise
-        return (await self._committer.stored([meta], [revision]))[0]
 
     async def _take(self, source: AsyncIterable[bytes | bytearray | memoryview]) -> None:
         rest = bytearray()
@@ -109,35 +99,44 @@ class Uploader:
         if rest:
             await self._chunks.add(bytes(rest))
 
-    def _plan(self) -> Planned:
-        info = replace(
+    async def _decide(self, lost: WrongRevision | None) -> list[Planned]:
+        """The metas to publish, ready, after the last ones were refused with *lost*."""
+        self._meta_sent = False
+        version = replace(
             self._info,
             size=self._size,
             chunks=self._chunks.count,
             digest=render_digest(self._digest.digest()),
         )
-        return self._committer.plan(MetaWrite(info, self._expected))
+        return [self._committer.plan(write) for write in await self._place(version, lost)]
 
-    async def _chain(self, meta: Planned) -> int:
+    async def _chain(self, meta: Planned) -> tuple[ObjectInfo, ...]:
         self._meta_sent = True
         answer = await self._chunks.chain(meta.request)
         try:
             if isinstance(answer, NatsfsError):
                 raise answer
             name, data = self._info.name, answer[0].data
-            return parse_puback(name, data, expected=self._expected).sequence
+            revision = parse_puback(name, data, expected=meta.expected).sequence
+        except WrongRevision as error:
+            return await self._conclude(await self._decide(error), lost=False)
         except NatsfsError as error:
             broken = isinstance(error, ServerRefused) and error.err_code == CHAIN_BROKEN
             if not broken and not is_transient(error):
                 raise
-        # Another writer came between, or answers are lost: go on one step after the other.
-        await self._chunks.flush()
-        return await self._conclude(meta, lost=True)
+            # Another writer came between, or answers are lost: one step after the other.
+            return await self._conclude([meta], lost=True)
+        return await self._committer.stored([meta], [revision])
 
-    async def _conclude(self, meta: Planned, *, lost: bool) -> int:
+    async def _conclude(self, metas: Sequence[Planned], *, lost: bool) -> tuple[ObjectInfo, ...]:
+        await self._chunks.flush()
         await self._chunks.check()
-        self._meta_sent = True
-        return await self._committer.publish([meta], lost=lost)
+        while True:
+            self._meta_sent = True
+            try:
+                return await self._committer.store(metas, lost=lost)
+            except WrongRevision as error:
+                metas, lost = await self._decide(error), False
 
     async def _undo(self, error: BaseException) -> None:
         """Free the chunks, unless the meta may have been stored: then they belong to it."""

@@ -1,0 +1,45 @@
+"""How long, and at what pace, a lost compare-and-set is tried again: the only module that knows.
+
+Of any number of writers of one subject one wins each round, so none waits for another for ever; but
+all of them at once cost the server a refusal for each loser and round.  So a loser pauses, at
+random and longer each time, before it reads what has won.
+
+Concurrency: a `Contention` serves one read-modify-write in one task.
+"""
+
+from __future__ import annotations
+
+import random
+
+import trio
+
+from natsfs.errors import RequestTimeout, WrongRevision
+
+#: Seconds of the longest first pause: about what a read and a commit take, so that two writers who
+#: met once seldom meet again.  Eight writers of one meta needed 2.4 attempts for each change with
+#: it, 3.2 with 2 ms, 3.9 without pauses.
+FIRST_PAUSE = 0.004
+
+#: Seconds of the longest pause of all: it bounds what a writer loses that comes back too late, and
+#: leaves hundreds of attempts within the time-out of a request.
+LONGEST_PAUSE = 0.128
+
+
+class Contention:
+    """The attempts of one read-modify-write, which has *timeout* seconds from now on."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._end = trio.current_time() + timeout
+        self._pause = FIRST_PAUSE
+
+    async def lost(self, error: WrongRevision) -> None:
+        """An attempt ended with *error*: return when the next one is due, which begins by reading.
+
+        Errors: `RequestTimeout` when time is up.
+        """
+        if trio.current_time() >= self._end:
+            text = f"{error.name!r} was changed by others whenever it was to be changed here"
+            raise RequestTimeout(f"{text}, for {self._timeout:g} s") from error
+        await trio.sleep(random.uniform(0, self._pause))
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)

@@ -130,9 +130,13 @@ class ForeignClient:
         config = self.api("STREAM.INFO")["config"]
         self.api("STREAM.UPDATE", **{**config, **settings})
 
+    def last(self, subject: str) -> bytes:
+        """The newest message on *subject* (nats-py)."""
+        return self._call("last", subject)
+
     def meta(self, name: str) -> dict[str, Any]:
         """The whole meta message of an object, with what its client has no name for (nats-py)."""
-        return self._info(self._call("last", self.meta_subject(name)))
+        return self._info(self.last(self.meta_subject(name)))
 
     def put_meta(self, name: str, **fields: object) -> None:
         """Store a meta message of these fields, as some client might have written it (nats-py)."""

@@ -1,20 +1,20 @@
 """How a bucket looks and behaves as a directory: `semantics.md` lives in this package.
 
-    entries       looking                     creation      open with O_CREAT
-    files         from open to close          commits       saving what was written
-    changes       single entries              moves         rename
-    hardlinks     further names of files      xattrs        user.* and metadata
-    naming        what may be created         claims        O_EXCL across mounts
-    conflicts     two hosts, one file         appending     behind what others stored
-    publisher     compare-and-set             replacing     what goes with a new version
-    relocation    metas that change names     stepwise      the same without a batch
-    resumption    the same after an interruption
-    intake        what the bucket says        foreign_renames  what it does not say
-    removals      purges and expiry               settings      of the bucket, as they change
-    lifetimes     when metas expire
-    reservations  who changes what now        purger        old chunks
-    times         mtime of directories, atime
-    attributes, appearance, links             what a meta looks like as a file
+    entries          looking                     creation     open with O_CREAT
+    files            from open to close          commits      saving what was written
+    changes          single entries              moves        rename
+    hardlinks        further names of files      xattrs       user.* and metadata
+    naming           what may be created         claims       O_EXCL across mounts
+    conflicts        two hosts, one file         appending    behind what others stored
+    publisher        compare-and-set             replacing    what goes with a new version
+    relocation       metas that change names     stepwise     the same without a batch
+    resumption       an interrupted rename
+    intake           what the bucket says        arrivals     what that means for the tree
+    foreign_renames  what it does not say        removals     purges and expiry
+    lifetimes        when metas expire           settings     of the bucket, as they change
+    reservations     who changes what now        purger       old chunks
+    times            mtime of directories, atime
+    attributes, appearance, links                what a meta looks like as a file
 
 `Filesystem` holds them together for one bucket.  It speaks in nodes, handles and attributes of its
 own; what a kernel calls them is the business of `operations`.
@@ -27,6 +27,7 @@ from typing import Protocol
 
 import trio
 
+from natsfs.filesystem.arrivals import Arrivals
 from natsfs.filesystem.changes import Changes
 from natsfs.filesystem.claims import Claims
 from natsfs.filesystem.commits import Commits
@@ -58,7 +59,8 @@ class Filesystem:
         self.handles = HandleTable(mounted.inodes.slot)
         mounted.purger.wanted = lambda nuid: bool(mounted.namespace.subjects_with(nuid))
         self._foreign_renames = ForeignRenames(mounted)
-        self._intake = Intake(mounted, self._foreign_renames)
+        self._arrivals = Arrivals(mounted)
+        self._intake = Intake(mounted, self._arrivals, self._foreign_renames)
         self._removals = Removals(mounted, self._intake)
         publisher = Publisher(mounted, self._intake)
         relocation = Relocation(mounted, publisher)
@@ -100,7 +102,7 @@ class Filesystem:
         nursery.start_soon(self.commits.retry_unsaved)
         nursery.start_soon(self.times.run)
         nursery.start_soon(self.claims.run)
-        nursery.start_soon(self._foreign_renames.run, self._intake.vanish)
+        nursery.start_soon(self._foreign_renames.run, self._arrivals.vanish)
 
     async def finish(self) -> int:
         """Save what is not saved and free what waits to be freed, because the mount ends.

@@ -1,9 +1,7 @@
-"""Metas that arrive from the bucket, taken into the tree: by the watch, or read back after a lost
-compare-and-set.
+"""Metas that arrive from the bucket: by the watch, or read back after a lost compare-and-set.
 
-The only module that decides what a foreign change means for a file that is open here (R1): a handle
-keeps the version it has, and the name gets a new node; a file with bytes not yet committed keeps
-those, because the last commit wins (A4).
+The only module that knows in which order they are taken in, what waits for what, and what is gone
+although nobody said so.  What one of them means for the tree is decided in `arrivals`.
 
 Concurrency: `follow` runs as one task.  What has no `async` in front of it is atomic.
 """
@@ -11,18 +9,15 @@ Concurrency: `follow` runs as one task.  What has no `async` in front of it is a
 from __future__ import annotations
 
 import logging
-import stat
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import trio
 
 from natsfs.errors import BucketNotFoundError, NatsfsError, NotFoundError, WrongRevision
-from natsfs.filesystem.attributes import Attributes, birth_ns, merged, of_object
+from natsfs.filesystem.arrivals import Arrivals
 from natsfs.filesystem.foreign_renames import ForeignRenames
 from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.state import Mounted
-from natsfs.handles import is_dirty
 from natsfs.store.model import (
     BucketStatus,
     CaughtUp,
@@ -34,7 +29,7 @@ from natsfs.store.model import (
     WatchEvent,
 )
 from natsfs.store.wire import meta_subject
-from natsfs.tree.nodes import Directory, Leaf, NodeChange, info_of, note_change
+from natsfs.tree.nodes import Leaf, NodeChange, info_of
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +49,11 @@ CATCH_UP = 5.0
 class Intake:
     """Keeps the tree true."""
 
-    def __init__(self, mounted: Mounted, foreign_renames: ForeignRenames) -> None:
+    def __init__(
+        self, mounted: Mounted, arrivals: Arrivals, foreign_renames: ForeignRenames
+    ) -> None:
         self._m = mounted
+        self._arrivals = arrivals
         self._foreign_renames = foreign_renames
         #: Subjects seen since the watch (re)started; None once it has caught up.
         self._seen: set[str] | None = None
@@ -155,7 +153,7 @@ class Intake:
         if not 0 < known < revision:
             return False
         if info_of(self._m.namespace.find(subject)) is None:
-            self.vanish(subject)
+            self._arrivals.vanish(subject)
         else:
             self._sweep_away(subject, revision - 1)
         return True
@@ -170,9 +168,9 @@ class Intake:
             self._note_claim(info)
             if self._seen is None:
                 self._foreign_renames.consider(info)
-            self._apply(info)
+            self._arrivals.apply(info)
         elif info.revision == known:
-            self._confirm_time(info)
+            self._arrivals.confirm(info)
 
     async def refresh_lost(
         self, writes: Sequence[MetaWrite], lost: WrongRevision, *, keep: Leaf | None = None
@@ -206,7 +204,7 @@ class Intake:
         uncovered = current is not None and current.revision < known
         if uncovered and keep is None:
             # The newest message was deleted, and an older one has come to light.
-            self.vanish(subject)
+            self._arrivals.vanish(subject)
         if current is not None and not current.deleted and not (uncovered and keep):
             self.take(current)
         elif keep is not None and keep.info is not None and keep.info.subject == subject:
@@ -215,7 +213,7 @@ class Intake:
             self.take(current)
         else:
             self._m.malformed.pop(subject, None)
-            self.vanish(subject)
+            self._arrivals.vanish(subject)
 
     async def _delivered(self, revision: int) -> None:
         """Wait until the watch has told of everything up to *revision*, as long as it is alive.
@@ -280,7 +278,7 @@ class Intake:
         self._m.malformed[event.subject] = event
         if known is None or known.revision != event.revision:
             log.warning("an object cannot be shown: meta on %s: %s", event.subject, event.reason)
-        self.vanish(event.subject)
+        self._arrivals.vanish(event.subject)
 
     def _mark_seen(self, subject: str) -> None:
         if self._seen is not None:
@@ -311,15 +309,7 @@ class Intake:
         if self._m.reservations.covers(info.name):
             self._missed[subject] = revision
         else:
-            self.vanish(subject)
-
-    def vanish(self, subject: str) -> None:
-        """The meta on *subject* is gone, and no tombstone says so."""
-        leaf = self._m.namespace.find(subject)
-        if isinstance(leaf, Leaf) and is_dirty(leaf):
-            self._m.namespace.unset(leaf, None)
-        else:
-            self._m.notifier.changed(self._m.namespace.vanish(subject))
+            self._arrivals.vanish(subject)
 
     def _bucket_gone(self) -> None:
         if self._m.gone:
@@ -340,85 +330,9 @@ class Intake:
         """Nothing that is known of the bucket is true any more, revisions included (A6)."""
         self._told = 0
         for subject in self._m.namespace.subjects():
-            self.vanish(subject)
+            self._arrivals.vanish(subject)
         self._m.notifier.changed(self._m.namespace.drop_empty_directories())
         self._m.namespace.forget_graves()
         self._m.unconfirmed.clear()
         self._m.malformed.clear()
         self._missed.clear()
-
-    def _apply(self, info: ObjectInfo) -> None:
-        namespace = self._m.namespace
-        leaf = namespace.find(info.subject)
-        self._note_replacement(leaf, info)
-        self._m.unconfirmed.discard(info.subject)
-        if isinstance(leaf, Leaf) and is_dirty(leaf):
-            self._apply_to_dirty(leaf, info)
-            return
-        if not isinstance(leaf, Leaf) or leaf.info is None or info.deleted:
-            self._m.notifier.changed(namespace.apply(info))
-            return
-        other_bytes = leaf.info.nuid != info.nuid and leaf.file is not None
-        if other_bytes or self._kind(leaf.info) != self._kind(info):
-            self._overtake(leaf, info)
-        else:
-            self._m.notifier.changed(namespace.apply(info))
-
-    def _note_replacement(self, node: Leaf | Directory | None, info: ObjectInfo) -> None:
-        if node is None or node.parent is None:
-            return
-        names = self._m.namespace.subjects_with(info.nuid)
-        moved_here = any(subject != info.subject for subject in names)
-        if moved_here or _is_another_file(info_of(node), info):
-            note_change(node.parent, info)
-            self._m.notifier.changed([NodeChange(node.parent)])
-
-    def _overtake(self, leaf: Leaf, info: ObjectInfo) -> None:
-        """*info* gets a node of its own; for the directory, the name was there all the time."""
-        directory = leaf.parent
-        assert directory is not None
-        changed = directory.changed
-        self._m.namespace.supersede(leaf)
-        self._m.notifier.changed(self._m.namespace.apply(info))
-        directory.changed = changed
-        directory.attributes = None
-        successor = self._m.namespace.find(info.subject)
-        if isinstance(successor, Leaf):
-            leaf.successor = successor
-
-    def _apply_to_dirty(self, leaf: Leaf, info: ObjectInfo) -> None:
-        """The commit of *leaf* will replace the bytes that another client stored, so nothing is
-        shown of them.  What it did to the attributes of the same bytes is merged (M5)."""
-        if info.deleted:
-            self._m.namespace.unset(leaf, info)
-            return
-        ours, known = leaf.attributes, leaf.info
-        self._m.namespace.apply(info)
-        leaf.attributes = ours
-        if known is not None and known.nuid == info.nuid and isinstance(ours, Attributes):
-            before, after = (of_object(meta, self._m.tree)[0] for meta in (known, info))
-            leaf.attributes = merged(ours, before, after)
-            self._m.notifier.changed([NodeChange(leaf)])
-
-    def _confirm_time(self, info: ObjectInfo) -> None:
-        """The echo of this mount's own commit brings the server's time of it (M3)."""
-        self._m.unconfirmed.discard(info.subject)
-        node = self._m.namespace.find(info.subject)
-        if isinstance(node, Leaf):
-            node.info = info
-            if node.attributes is not None and not (node.file is not None and node.file.dirty):
-                node.attributes = replace(node.attributes, ctime_ns=info.time_ns)
-        elif node is not None:
-            node.marker = info
-            node.attributes = None
-
-    def _kind(self, info: ObjectInfo) -> int:
-        return stat.S_IFMT(of_object(info, self._m.tree)[0].mode)
-
-
-def _is_another_file(known: ObjectInfo | None, info: ObjectInfo) -> bool:
-    """Whether another mount's rename gave the name of *known* to another file, which changes the
-    directory.  That has another birth, which a put by any client leaves alone or does not know."""
-    if known is None or known.nuid == info.nuid or "btime" not in info.metadata:
-        return False
-    return birth_ns(known) != birth_ns(info)

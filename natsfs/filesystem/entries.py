@@ -6,7 +6,8 @@ Concurrency: everything but `statfs` is atomic, so an answer is the tree at one 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -178,12 +179,12 @@ class Entries:
                         raise
                     log.debug("free space is as it was: %s", error)
         assert self._space is not None
-        return self._space[1]
+        return replace(self._space[1], files=len(self._m.namespace))
 
     async def learn_space(self) -> None:
         """Ask for the space once, so that there is something to tell when the server is away."""
         try:
-            await self.statfs()
+            self._space = (-math.inf, await self._ask_space())
         except NatsfsError as error:
             log.debug("free space is not known: %s", error)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -318,8 +318,10 @@ class World:
 
     def _check_spools(self) -> None:
         spools = str(self.fs.mounted.spool_directory)
-        descriptors = Path("/proc/self/fd")
-        links = [os.readlink(fd) for fd in descriptors.iterdir() if fd.is_symlink()]
+        links = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):  # a thread of the cache has closed it
+                links.append(os.readlink(descriptor))
         assert [link for link in links if link.startswith(spools)] == []
 
 

@@ -170,10 +170,15 @@ class AllBuckets:
 
     async def _awake(self, bucket: Bucket) -> Filesystem:
         try:
-            return await bucket.awake(self._nursery)
+            filesystem = await bucket.awake(self._nursery)
         except BucketNotFoundError as error:
             await self._following.look_for(bucket.name)
             raise DeletedBucket(str(error)) from error
+        if self._notifier is not None:
+            # Not before: while the bucket is loaded the kernel knows nothing that is in it, and
+            # what it would have to be told would wait for the very requests that wait for this.
+            filesystem.mounted.notifier = self._notifier
+        return filesystem
 
     async def _glimpse(self, bucket: Bucket) -> Directory:
         top = self._top.mounted.namespace.root
@@ -190,8 +195,6 @@ class AllBuckets:
         mounted.place = (status.bucket.encode(),)
         mounted.neighbours = self
         mounted.on_gone = lambda: self._nursery.start_soon(self._following.look_for, status.bucket)
-        if self._notifier is not None:
-            mounted.notifier = self._notifier
         return Filesystem(mounted)
 
     def _check_empty(self, name: str) -> None:

@@ -69,6 +69,9 @@ class Intake:
         #: Up to which revision the watch has told of all other names, and when it goes on.
         self._told = 0
         self._telling = trio.Event()
+        #: How many handlers wait for that, and what `follow` does not wait for while they do.
+        self._awaited = 0
+        self._waiting = trio.CancelScope()
         mounted.reservations.on_release = self._take_deferred
 
     async def follow(
@@ -109,15 +112,21 @@ class Intake:
         its own; so nothing is taken in while the kernel has not been told.  The echo of a commit
         that is under way waits for its end for the same reason.  After `ECHO` it is put off, and so
         are others until that has ended: a long upload does not keep the mount from following.
+
+        A handler that waits for the watch (`_delivered`) holds the reservation of a name, and the
+        kernel's lock of a directory in which names are to be forgotten.  So nothing waits for
+        either meanwhile.
         """
         if isinstance(event, Updated):
             # Before the wait: who waits to be told of this holds the reservation of its name.
             self._tell(event.info.revision)
-            if not self._deferred:
-                with trio.move_on_after(ECHO):
+            if not self._deferred and not self._awaited:
+                with trio.move_on_after(ECHO) as self._waiting:
                     await self._m.reservations.released(event.info.name)
         self._dispatch(event)
-        await self._m.notifier.delivered()
+        if not self._awaited:
+            with trio.CancelScope() as self._waiting:
+                await self._m.notifier.delivered()
 
     async def complete(self) -> None:
         """Wait until the watch has brought all that the bucket holds."""
@@ -220,9 +229,16 @@ class Intake:
 
         A meta that was purged again before it was delivered never comes: `CATCH_UP` bounds that.
         """
-        with trio.move_on_after(CATCH_UP) as scope:
-            while self._m.live and self._told < revision:
-                await self._telling.wait()
+        if self._told >= revision:
+            return
+        self._awaited += 1
+        self._waiting.cancel()
+        try:
+            with trio.move_on_after(CATCH_UP) as scope:
+                while self._m.live and self._told < revision:
+                    await self._telling.wait()
+        finally:
+            self._awaited -= 1
         if scope.cancelled_caught:
             log.info("the watch has told up to %d and not of revision %d", self._told, revision)
 

@@ -46,7 +46,9 @@ class Actor(StandIn):
 
     def __init__(self, base: str) -> None:
         super().__init__()
-        self._base = self._root = base
+        self._base = base
+        #: What `ROOT` stands for in the texts of links.
+        self._root = base
 
     def act(self, name: str, arguments: list[Any]) -> Any:
         """The result of an operation, or ["error", errno name]."""
@@ -186,10 +188,11 @@ class Actor(StandIn):
         except FileNotFoundError:
             return 0
 
-    def do_go(self, name: str) -> Any:
-        """Go back to a directory that was left."""
-        self._root = os.path.join(self._base, name, TOP)
-        os.chdir(self._root)
+    def do_go(self, name: str, made_below: str = "") -> Any:
+        """Go back to a directory that was left, or that was made where the bucket is mounted on
+        *made_below*: its links lead there."""
+        self._root = os.path.join(made_below or self._base, name, TOP)
+        os.chdir(os.path.join(self._base, name, TOP))
 
     def do_leave(self) -> Any:
         """Close everything and be nowhere in the directory, which is about to be unmounted."""

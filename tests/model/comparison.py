@@ -118,8 +118,9 @@ class Comparison:
         self._recent = []
         for name in self._lasting():
             self.history = self._histories[name]
-            for side in (self._reference, *self._mounts):
-                side.act(("go", name), NEVER)
+            self._reference.act(("go", name), NEVER)
+            for mount in self._mounts:
+                mount.act(("go", name, str(self._mounts[0].directory)), NEVER)
             self._agreed(("tree", True), waiting=True)
 
     def times(self, number: int) -> dict[str, Any]:

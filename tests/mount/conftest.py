@@ -101,10 +101,15 @@ def mounter(
         yield start
 
 
+def life_of(request: pytest.FixtureRequest) -> float:
+    """Seconds that the mount of a test may last."""
+    return 3500.0 if request.node.get_closest_marker("nightly") else LIFE
+
+
 @pytest.fixture
-def mount(mounter: Mounter) -> Mount:
+def mount(mounter: Mounter, request: pytest.FixtureRequest) -> Mount:
     """The test's bucket, mounted."""
-    return mounter()
+    return mounter(life=life_of(request))
 
 
 @pytest.fixture
@@ -170,7 +175,7 @@ def worlds(
 ) -> Worlds:
     """A local directory and a mount for everybody, of a bucket that natsfs made: only those have
     atomic batches (A2)."""
-    life = 3500.0 if request.node.get_closest_marker("nightly") else LIFE
+    life = life_of(request)
     local = tmp_path / "local"
     local.mkdir()
     source = f"{nats_url}/b-{uuid.uuid4().hex[:12]}"

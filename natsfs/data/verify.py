@@ -4,7 +4,9 @@ SHA-256 needs the bytes in order and without gaps; the kernel sends several requ
 they end in any order.  So a read announces itself when it arrives (`expect`), in the order of
 arrival, and hands in its bytes when it has them (`feed`); what comes early waits for its turn.
 Reads that repeat bytes or jump are no part of the check and do not disturb it; one that starts at 0
-begins a new check if the last one broke off.
+begins a new check if the last one broke off.  The read that has the last byte answers for the whole
+version: it waits for those before it, all of which are under way.  Any other might be what the
+kernel reads ahead, and an error on that reaches nobody.
 
 Concurrency: large pieces are hashed in a thread, one at a time for each handle, without keeping the
 reader waiting: only the read that completes the version waits for the hash, and a reader that is
@@ -63,7 +65,7 @@ class Verifier:
 
     def _claim(self, offset: int, stop: int) -> Claim | None:
         if offset == 0 and (self._run is None or self._run.broken):
-            self._run = _Run()
+            self._run = _Run(self._info.size)
         run = self._run
         if run is None or run.broken or not offset <= run.expected < stop:
             return None
@@ -79,22 +81,24 @@ class Verifier:
     async def feed(self, claim: Claim | None, data: bytes) -> None:
         """Hand in what the read has brought.
 
-        Errors: `DigestMismatch`, if with it the version was read in full and is not what its digest
-        promises.
+        Errors: `DigestMismatch`, if it has the last byte of a version that was read in full and is
+        not what its digest promises.
         """
         if claim is None or claim.run.broken:
             return
         run = claim.run
         run.take(claim.start, memoryview(data)[claim.skip :])
-        complete = run.reached == self._info.size
+        last = claim.stop == self._info.size
         if run.waiting > INLINE and not run.hashing:
             run.start()
             self._nursery.start_soon(run.hash_in_thread)
         elif not run.hashing:
             run.hash_now()
-        if complete or run.waiting > BACKLOG:
+        if last:
+            await run.settled.wait()
+        if last or run.waiting > BACKLOG:
             await run.idle.wait()
-        if complete and not run.broken:
+        if last and not run.broken:
             run.give_up()  # a second reading begins a new check, or none
             try:
                 check_digest(self._info, run.digest.digest())
@@ -107,9 +111,12 @@ class Verifier:
 
 
 class _Run:
-    """One reading from the start."""
+    """One reading from the start of *size* bytes.  *settled* is set when all have arrived, or when
+    it is *broken*."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.settled = trio.Event()
+        self._size = size
         self.expected = 0  # up to here reads have arrived
         self.reached = 0  # up to here their bytes have
         self.waiting = 0  # so many of these are not hashed yet
@@ -126,9 +133,13 @@ class _Run:
             self._queue.append(piece_in_turn)
             self.reached += len(piece_in_turn)
             self.waiting += len(piece_in_turn)
+        if self.reached == self._size:
+            self.settled.set()
 
     def give_up(self) -> None:
         self.broken = True
+        self.settled.set()
+        self.idle.set()
         self._early.clear()
         self._queue.clear()
         self.waiting = 0

@@ -63,8 +63,9 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "config", "control", "server", "handles"),
         *("store.*", "tree.*", "data.*", "filesystem.*", "buckets.*", "operations.*", "mount.*"),
     },
+    "upkeep": {"errors", "filesystem.attributes", "store.*", "upkeep.*"},
     "cli": {
-        *("", "errors", "config", "control", "daemon", "server", "mount", "cli.*"),
+        *("", "errors", "config", "control", "daemon", "server", "mount", "cli.*", "upkeep.*"),
         *("store.*", "tree.names", "filesystem.attributes"),
     },
     "": set(),

@@ -48,6 +48,7 @@ from natsfs.store.model import (
     BucketConfig,
     BucketStatus,
     CaughtUp,
+    ChunkSet,
     Malformed,
     MetaWrite,
     ObjectInfo,
@@ -254,6 +255,15 @@ class Catalogue(ObjectStore):
         raise NotPermitted("files are in buckets")
 
     async def purge_chunks(self, nuid: str) -> int:
+        return 0
+
+    async def count_chunks(self) -> Mapping[str, int]:
+        return {}
+
+    async def inspect_chunks(self, nuid: str) -> ChunkSet:
+        raise NotFoundError(f"no version {nuid}")
+
+    async def purge_meta(self, subject: str, revision: int) -> int:
         return 0
 
     async def read(self, info: ObjectInfo, start: int, stop: int) -> bytes:

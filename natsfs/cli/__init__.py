@@ -25,6 +25,8 @@ _COMMANDS = {
     "ls": "natsfs.cli.ls",
     "watch": "natsfs.cli.watch",
     "status": "natsfs.cli.status",
+    "gc": "natsfs.cli.gc",
+    "fsck": "natsfs.cli.fsck",
     "bucket": "natsfs.cli.bucket",
 }
 

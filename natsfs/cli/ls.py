@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,8 @@ from natsfs.cli.target import Target, target_of
 from natsfs.config import TreeConfig
 from natsfs.filesystem.attributes import of_object, symlink_text
 from natsfs.store.base import ObjectStoreManager
-from natsfs.store.model import CaughtUp, Malformed, ObjectInfo, Restarted, Updated
-
-
-@dataclass(slots=True)
-class Listing:
-    """What a bucket holds, by meta subject."""
-
-    found: dict[str, ObjectInfo] = field(default_factory=dict)
-    malformed: dict[str, str] = field(default_factory=dict)
+from natsfs.store.model import ObjectInfo
+from natsfs.upkeep.listing import Listing, list_bucket
 
 
 @click.command(cls=Command)
@@ -44,7 +36,7 @@ def ls(source: str, deleted: bool, as_json: bool, **options: Any) -> None:
     target = target_of(source, take(options))
 
     async def collect(manager: ObjectStoreManager) -> Listing:
-        return await _collect(manager, target.bucket)
+        return await list_bucket(await manager.bind(target.bucket))
 
     listing = with_manager(collect, target.server, embedded)
     objects = _chosen(listing, target, deleted)
@@ -54,25 +46,6 @@ def ls(source: str, deleted: bool, as_json: bool, **options: Any) -> None:
         print_json([_as_json(info) for info in objects])
     else:
         _print(objects)
-
-
-async def _collect(manager: ObjectStoreManager, bucket: str) -> Listing:
-    store = await manager.bind(bucket)
-    listing = Listing()
-    async with store.watch() as events:
-        async for event in events:
-            match event:
-                case Restarted():
-                    listing = Listing()
-                case Updated(info):
-                    listing.malformed.pop(info.subject, None)
-                    listing.found[info.subject] = info
-                case Malformed(subject, _, reason):
-                    listing.found.pop(subject, None)
-                    listing.malformed[subject] = reason
-                case CaughtUp():
-                    break
-    return listing
 
 
 def _chosen(listing: Listing, target: Target, deleted: bool) -> list[ObjectInfo]:

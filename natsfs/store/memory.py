@@ -17,6 +17,7 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Mapping,
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
@@ -48,6 +49,7 @@ from natsfs.store.model import (
     BucketEvent,
     BucketsListed,
     BucketStatus,
+    ChunkSet,
     MetaWrite,
     ObjectInfo,
     Reconfigured,
@@ -58,6 +60,7 @@ from natsfs.store.primitives import Place
 from natsfs.store.streams import stream_config
 from natsfs.store.wire import (
     check_bucket_name,
+    chunk_prefix,
     chunk_subject,
     complete,
     meta_subject,
@@ -112,6 +115,23 @@ class MemoryStore(ObjectStore):
         subject = chunk_subject(self.bucket, nuid)
         await self._begin("purge_chunks", nuid)
         return self.stream.purge(subject)
+
+    async def count_chunks(self) -> Mapping[str, int]:
+        await self._begin("count_chunks", self.bucket)
+        return self.stream.counts(chunk_prefix(self.bucket))
+
+    async def inspect_chunks(self, nuid: str) -> ChunkSet:
+        subject = chunk_subject(self.bucket, nuid)
+        await self._begin("inspect_chunks", nuid)
+        chunks = self.stream.on(subject)
+        if not chunks:
+            raise NotFoundError(f"no message on {subject}")
+        size = sum(len(chunk.data) for chunk in chunks)
+        return ChunkSet(nuid, len(chunks), size, chunks[-1].time_ns)
+
+    async def purge_meta(self, subject: str, revision: int) -> int:
+        await self._begin("purge_meta", subject)
+        return self.stream.purge(subject, revision)
 
     async def get_info(self, name: str, *, show_deleted: bool = False) -> ObjectInfo:
         subject = meta_subject(self.bucket, name)

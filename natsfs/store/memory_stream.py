@@ -100,6 +100,15 @@ class MemoryStream:
         messages = self._subjects.get(subject)
         return next(reversed(messages.values())) if messages else None
 
+    def counts(self, prefix: str) -> dict[str, int]:
+        """How many messages each subject that begins with *prefix* has, by the rest of it."""
+        self._expire()
+        return {
+            subject.removeprefix(prefix): len(messages)
+            for subject, messages in self._subjects.items()
+            if messages and subject.startswith(prefix)
+        }
+
     def metas(self) -> list[Message]:
         """The newest message of each meta subject, oldest first."""
         self._expire()
@@ -142,10 +151,11 @@ class MemoryStream:
             raise NoSpaceError(f"{self.config.bucket}: maximum bytes exceeded")
         return [self._store(publish) for publish in batch]
 
-    def purge(self, subject: str) -> int:
-        """Drop every message on *subject*; watchers are told nothing.  Errors: `ReadOnlyError`."""
+    def purge(self, subject: str, last: int | None = None) -> int:
+        """Drop every message on *subject*, or those up to the sequence *last*; watchers are told
+        nothing.  Errors: `ReadOnlyError`."""
         self._check_open()
-        messages = self.on(subject)
+        messages = [m for m in self.on(subject) if last is None or m.sequence <= last]
         for message in messages:
             self._drop(message)
         if subject.startswith(meta_prefix(self.config.bucket)):

@@ -79,6 +79,20 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkSet:
+    """What is stored on one chunk subject, whether or not an object owns it.
+
+    *size* is in bytes, and an estimate where chunks between the first and the last have another
+    length than the first.  *time_ns* is the server's timestamp of the newest.
+    """
+
+    nuid: str
+    count: int
+    size: int
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class MetaWrite:
     """One meta message to publish, always with `Nats-Rollup: sub`.
 

@@ -8,7 +8,7 @@ the in-memory store cannot differ in them.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from natsfs.store.model import (
     AccountLimits,
     Advisory,
     BucketStatus,
+    ChunkSet,
     MetaWrite,
     ObjectInfo,
     Upgrade,
@@ -78,6 +79,26 @@ class Primitives(Protocol):
     @abstractmethod
     async def purge_chunks(self, nuid: str) -> int:
         """Free the chunks of a version and return how many there were.  Works in a full bucket."""
+
+    @abstractmethod
+    async def count_chunks(self) -> Mapping[str, int]:
+        """How many messages there are for each nuid that has any, owned by an object or not.
+
+        What is stored meanwhile may be missing, and nothing is told that was not there.  The server
+        sorts all subjects for it: seconds and some 100 bytes each in a bucket of a million.
+        """
+
+    @abstractmethod
+    async def inspect_chunks(self, nuid: str) -> ChunkSet:
+        """What is stored for *nuid*.  Costs the server two messages, whatever their number.
+
+        Errors: `NotFoundError` (nothing is), `InvalidArgument` (no nuid).
+        """
+
+    @abstractmethod
+    async def purge_meta(self, subject: str, revision: int) -> int:
+        """Drop the meta messages on *subject* up to *revision*, newer ones stay; return how many
+        there were.  No watch tells of it (see `advisories`): it is for tombstones."""
 
     @abstractmethod
     async def get_info(self, name: str, *, show_deleted: bool = False) -> ObjectInfo:

@@ -99,10 +99,13 @@ class Committer:
             headers[MESSAGE_TTL] = f"{ttl}s"
         return Planned(info, render_info(info, time.time_ns()), write.expected, headers)
 
-    async def purge(self, subject: str) -> int:
-        """Drop every message on *subject* and return how many there were."""
-        what, verb = f"chunks on {subject}", f"STREAM.PURGE.{self._bucket.stream}"
-        answer = await self._api.ask(what, verb, {"filter": subject})
+    async def purge(self, subject: str, last: int | None = None) -> int:
+        """Drop every message on *subject*, or those up to the sequence *last*, and return how many
+        there were."""
+        what, verb = f"what is on {subject}", f"STREAM.PURGE.{self._bucket.stream}"
+        # The server drops what lies below "seq".
+        below = {} if last is None else {"seq": last + 1}
+        answer = await self._api.ask(what, verb, {"filter": subject, **below})
         return int(answer.get("purged", 0))
 
     async def stored(

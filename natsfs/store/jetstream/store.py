@@ -6,7 +6,7 @@ chunk layouts, which belong to immutable versions, and the last status (see `buc
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 from natsfs.errors import InvalidArgument, NotFoundError, ReadOnlyError, ServerRefused
@@ -14,6 +14,7 @@ from natsfs.store.base import ObjectStore
 from natsfs.store.jetstream.advisories import listen
 from natsfs.store.jetstream.api import Api
 from natsfs.store.jetstream.bucket import Bucket
+from natsfs.store.jetstream.census import count_chunks, inspect_chunks
 from natsfs.store.jetstream.commit import Committer
 from natsfs.store.jetstream.reader import ChunkReader
 from natsfs.store.jetstream.upload import Uploader
@@ -22,6 +23,7 @@ from natsfs.store.model import (
     AccountLimits,
     Advisory,
     BucketStatus,
+    ChunkSet,
     MetaWrite,
     ObjectInfo,
     Upgrade,
@@ -70,6 +72,16 @@ class JetStreamStore(ObjectStore):
     async def purge_chunks(self, nuid: str) -> int:
         self._bucket.check_writable()
         return await self._committer.purge(chunk_subject(self.bucket, nuid))
+
+    async def count_chunks(self) -> Mapping[str, int]:
+        return await count_chunks(self._bucket)
+
+    async def inspect_chunks(self, nuid: str) -> ChunkSet:
+        return await inspect_chunks(self._bucket, nuid)
+
+    async def purge_meta(self, subject: str, revision: int) -> int:
+        self._bucket.check_writable()
+        return await self._committer.purge(subject, revision)
 
     async def get_info(self, name: str, *, show_deleted: bool = False) -> ObjectInfo:
         subject = meta_subject(self._bucket.subjects, name)

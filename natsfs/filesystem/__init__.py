@@ -13,6 +13,7 @@
     foreign_renames  what it does not say        removals     purges and expiry
     lifetimes        when metas expire           settings     of the bucket, as they change
     reservations     who changes what now        purger       old chunks
+    confirmation     the server's times
     times            mtime of directories, atime
     attributes, appearance, links                what a meta looks like as a file
 
@@ -31,6 +32,7 @@ from natsfs.filesystem.arrivals import Arrivals
 from natsfs.filesystem.changes import Changes
 from natsfs.filesystem.claims import Claims
 from natsfs.filesystem.commits import Commits
+from natsfs.filesystem.confirmation import Confirmation
 from natsfs.filesystem.creation import Creation
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.files import Files
@@ -61,6 +63,7 @@ class Filesystem:
         self._foreign_renames = ForeignRenames(mounted)
         self._arrivals = Arrivals(mounted)
         self._intake = Intake(mounted, self._arrivals, self._foreign_renames)
+        self.confirmation = Confirmation(mounted, self._arrivals.confirm)
         self._removals = Removals(mounted, self._intake)
         publisher = Publisher(mounted, self._intake)
         relocation = Relocation(mounted, publisher)

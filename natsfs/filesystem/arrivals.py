@@ -27,6 +27,7 @@ class Arrivals:
 
     def vanish(self, subject: str) -> None:
         """The meta on *subject* is gone, and no tombstone says so."""
+        self._m.unconfirmed.discard(subject)
         leaf = self._m.namespace.find(subject)
         if isinstance(leaf, Leaf) and is_dirty(leaf):
             self._m.namespace.unset(leaf, None)
@@ -88,15 +89,21 @@ class Arrivals:
             self._m.notifier.changed([NodeChange(leaf)])
 
     def confirm(self, info: ObjectInfo) -> None:
-        """The echo of this mount's own commit brings the server's time of it (M3)."""
+        """The echo of this mount's own commit brings the server's time of it (M3).  Nothing else is
+        taken from it: a name that was given to a new file meanwhile means something else already.
+        """
         self._m.unconfirmed.discard(info.subject)
         node = self._m.namespace.find(info.subject)
+        known = info_of(node)
+        if known is None:
+            return
+        timed = replace(known, time_ns=info.time_ns)
         if isinstance(node, Leaf):
-            node.info = info
+            node.info = timed
             if node.attributes is not None and not (node.file is not None and node.file.dirty):
                 node.attributes = replace(node.attributes, ctime_ns=info.time_ns)
-        elif node is not None:
-            node.marker = info
+        elif isinstance(node, Directory):
+            node.marker = timed
             node.attributes = None
 
     def _kind(self, info: ObjectInfo) -> int:

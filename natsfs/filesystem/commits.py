@@ -123,6 +123,9 @@ class Commits:
         rebase(self._m, file, info)
         if not file.dirty:
             leaf.attributes = replace(attributes_of(self._m, leaf), ctime_ns=info.time_ns)
+            if not size:
+                # No write has made the kernel forget what it was told when the file was created.
+                self._m.notifier.changed([NodeChange(leaf)])
 
     def _reclaim(self, file: OpenFile, leaf: Leaf) -> None:
         """Another client wrote a version between the opening of *leaf* and now.  The last commit

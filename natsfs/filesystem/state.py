@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+import trio
+
 from natsfs.config import ConflictConfig, TreeConfig
 from natsfs.data.reader import ObjectReader
 from natsfs.errors import ReadOnlyError
@@ -54,6 +56,42 @@ class SilentNotifier:
         """Nobody is told."""
 
 
+class Unconfirmed:
+    """Subjects whose echo has not come.  Atomic, but for `confirmed`."""
+
+    def __init__(self) -> None:
+        self._subjects: set[str] = set()
+        #: For those that somebody waits for.
+        self._events: dict[str, trio.Event] = {}
+
+    def __contains__(self, subject: str) -> bool:
+        return subject in self._subjects
+
+    def __len__(self) -> int:
+        return len(self._subjects)
+
+    def add(self, subject: str) -> None:
+        """The newest meta on *subject* is one that this mount has just written."""
+        self._subjects.add(subject)
+
+    def discard(self, subject: str) -> None:
+        """It is not, or not any more, or its echo has come."""
+        self._subjects.discard(subject)
+        event = self._events.pop(subject, None)
+        if event is not None:
+            event.set()
+
+    def clear(self) -> None:
+        """None of them exists any more."""
+        for subject in list(self._subjects):
+            self.discard(subject)
+
+    async def confirmed(self, subject: str) -> None:
+        """Wait until *subject* is not among them."""
+        while subject in self._subjects:
+            await self._events.setdefault(subject, trio.Event()).wait()
+
+
 @dataclass(slots=True)
 class Mounted:
     """One mounted bucket.
@@ -61,7 +99,7 @@ class Mounted:
     *root* is the directory that the mount is on, and *place* the path from there to the bucket's
     own directory, empty where that is the same; *read_only* holds the reason when it is.
     *unconfirmed* are subjects whose newest meta this mount wrote and has not seen come back by the
-    watch: the server's time of it is still a guess.  *live* says whether the watch is up to date.
+    watch: its time is an estimate.  *live* says whether the watch is up to date.
     """
 
     store: ObjectStore
@@ -76,7 +114,7 @@ class Mounted:
     conflict: ConflictConfig = field(default_factory=ConflictConfig)
     read_only: str | None = None
     notifier: Notifier = field(default_factory=SilentNotifier)
-    unconfirmed: set[str] = field(default_factory=set)
+    unconfirmed: Unconfirmed = field(default_factory=Unconfirmed)
     malformed: dict[str, Malformed] = field(default_factory=dict)
     #: Subjects whose undecodable metadata was reported already (M2: one warning).
     reported: set[str] = field(default_factory=set)

@@ -2,7 +2,8 @@
 
 How long the kernel may keep an answer is decided here: for good while the watch is live, because
 what changes is then told by the notifier (A1); not at all otherwise, and for a node whose ctime is
-not yet the server's.
+not yet the server's.  Who asks for the attributes of that waits for it (`getattr`); answers that
+bring attributes besides give the estimate, and the kernel asks when a program does.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        return _attributes(*await self._served.look(inode))
+        fs, node = await self._served.look(inode)
+        await fs.confirmation.settled(node)
+        return _attributes(fs, node)
 
     @answers
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
@@ -179,7 +182,9 @@ class Operations(pyfuse3.Operations):
     @answers
     async def flush(self, fh: FileHandleT) -> None:
         fs = await self._served.at(fh)
-        await fs.files.flush(fs.handles.get(fh, FileHandle))
+        handle = fs.handles.get(fh, FileHandle)
+        await fs.files.flush(handle)
+        await fs.mounted.notifier.told_of(handle.file.leaf)
 
     @answers
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:

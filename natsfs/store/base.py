@@ -56,7 +56,10 @@ GET_WINDOW = 2 * 1024 * 1024
 
 
 class ObjectStore(Primitives, Protocol):
-    """One bucket: the calls of the Object Store API (ADR-20), and the primitives below them."""
+    """One bucket: the calls of the Object Store API (ADR-20), and the primitives below them.
+
+    What a call has written comes back with an estimate of the server's time, see `commit`.
+    """
 
     async def upload(
         self,

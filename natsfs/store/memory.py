@@ -248,7 +248,7 @@ class MemoryStore(ObjectStore):
             ]
         )
         return tuple(
-            replace(info, revision=message.sequence, time_ns=message.time_ns, ttl=message.ttl)
+            replace(info, revision=message.sequence, time_ns=now, ttl=message.ttl)
             for info, message in zip(infos, stored, strict=True)
         )
 

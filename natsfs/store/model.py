@@ -54,9 +54,9 @@ class ObjectInfo:
     *subject* is the subject it was received on, the object's key: clients disagree on the encoding
     of names (protocol.md 1.1), so it is never computed from a listed *name*.  *nuid* is empty on
     links that nats.js wrote.  *max_chunk_size* is 0 where the meta has none.  *time_ns* is the
-    server's timestamp of the message in nanoseconds since the epoch.  *ttl* is how many seconds the
-    message lives by its own header: 0 where it has none, `EVER` where not even the bucket's TTL
-    ends it.
+    server's timestamp of the message in nanoseconds since the epoch, and an estimate of it in what
+    a write returns.  *ttl* is how many seconds the message lives by its own header: 0 where it has
+    none, `EVER` where not even the bucket's TTL ends it.
     """
 
     name: str

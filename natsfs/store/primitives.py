@@ -58,7 +58,7 @@ class Primitives(Protocol):
 
         Chunks go to a fresh nuid with several acknowledgements in flight, bounded by bytes, and are
         acknowledged before a meta is stored.  *max_chunk_size* is 0 for the default.  Pieces of
-        *source* may have any size.
+        *source* may have any size.  The times of the infos are estimates, as those of `commit`.
 
         Errors: `NoSpaceError`, `QuotaExceededError`, `ReadOnlyError`, `InvalidArgument` (empty
         name).  An error of *source* or *place* passes through after the chunks were purged.  A lost
@@ -67,7 +67,11 @@ class Primitives(Protocol):
 
     @abstractmethod
     async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
-        """Publish meta messages, in order, and return their infos as stored.
+        """Publish meta messages, in order, and return their infos as stored, but for their times.
+
+        The server acknowledges a revision and no time, so `time_ns` is this host's estimate of its
+        clock.  Whoever needs the server's waits for the watch to tell of that revision, or asks
+        `get_info_at`.
 
         All or nothing where the bucket allows atomic batches (up to 1,000 messages); otherwise one
         after the other, ending at the first error, so callers put new names before tombstones.

@@ -140,6 +140,14 @@ def _own_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def clock_ahead(asked_ns: int, begin_ns: int, end_ns: int) -> int:
+    """By how much the server's clock, which showed *asked_ns* at some time between two of this
+    host's, is ahead of that at least.  What can be the way of its answer is none of it."""
+    if asked_ns < begin_ns:
+        return asked_ns - begin_ns
+    return max(0, asked_ns - end_ns)
+
+
 def lacking(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Which of `FEATURES` the stream of *config* does not have."""
     return tuple(feature for feature in FEATURES if not config.get(feature))

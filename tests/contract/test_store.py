@@ -65,6 +65,16 @@ async def test_put_returns_what_get_info_gives(store: ObjectStore) -> None:
         assert abs(seen.time_ns - before) < 60_000_000_000
 
 
+async def test_times_of_what_was_written(store: ObjectStore) -> None:
+    """M3: a write returns when it must have been stored; what the server says is in the meta."""
+    await store.status()
+    before = time.time_ns()
+    info = await put(store, "a", b"data")
+    (changed,) = await store.commit([MetaWrite(replace(info, description="x"), info.revision)])
+    assert before <= info.time_ns <= changed.time_ns <= time.time_ns()
+    assert before <= (await store.get_info("a")).time_ns <= time.time_ns()
+
+
 async def test_empty_object(store: ObjectStore, foreign: Foreign) -> None:
     """An object without bytes has the digest of nothing and no chunk."""
     info = await put(store, "empty", b"")

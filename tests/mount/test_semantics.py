@@ -9,6 +9,7 @@ import os
 import stat
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -350,6 +351,34 @@ def test_ctime_is_the_servers_timestamp(mount: Mount) -> None:
     assert before <= changed <= after
     mount.remount()
     assert file.stat().st_ctime_ns == changed
+
+
+def test_ctime_of_what_has_just_changed(mount: Mount) -> None:
+    """M3: a program that stats at once after a change of any kind sees the ctime for good."""
+    seen = {}
+    for number in range(20):
+        base = mount.directory / str(number)
+        base.mkdir()
+        changes: dict[str, Callable[[Path], object]] = {
+            "written": lambda path: path.write_bytes(b"x"),
+            "empty": lambda path: path.write_bytes(b""),
+            "touched": Path.touch,
+            "linked": lambda path: path.symlink_to("elsewhere"),
+            "special": os.mkfifo,
+            "directory": Path.mkdir,
+        }
+        for name, make in changes.items():
+            path = base / name
+            make(path)
+            seen[path] = path.lstat().st_ctime_ns
+        moved = base / "moved"
+        (base / "touched").rename(moved)
+        seen[moved] = moved.lstat().st_ctime_ns
+        del seen[base / "touched"]
+        for entry in os.scandir(base):
+            assert entry.stat(follow_symlinks=False).st_ctime_ns == seen[Path(entry.path)]
+    mount.remount()
+    assert {path: path.lstat().st_ctime_ns for path in seen} == seen
 
 
 def test_foreign_keys_survive_a_rewrite(mountpoint: Path, py: ForeignClient) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from natsfs.errors import InvalidArgument, ServerRefused
 from natsfs.store.model import AccountLimits, BucketConfig, Placement
-from natsfs.store.streams import parse_account, parse_status, stream_config
+from natsfs.store.streams import clock_ahead, parse_account, parse_status, stream_config
 
 INFO: dict[str, Any] = {
     "config": {
@@ -130,6 +130,14 @@ def test_no_status(info: dict[str, Any]) -> None:
     """What describes no bucket is refused."""
     with pytest.raises(ServerRefused):
         parse_status(info)
+
+
+@pytest.mark.parametrize(
+    ("asked", "ahead"), [(100, 0), (150, 0), (200, 0), (90, -10), (230, 30)], ids=str
+)
+def test_clocks(asked: int, ahead: int) -> None:
+    """M3: a clock that may show the same as ours is not corrected for the way of its answer."""
+    assert clock_ahead(asked, 100, 200) == ahead
 
 
 def test_account() -> None:

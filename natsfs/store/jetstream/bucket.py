@@ -6,6 +6,8 @@ decides what to try and never what to believe.
 
 from __future__ import annotations
 
+import time
+
 from natsfs.errors import ReadOnlyError
 from natsfs.store.jetstream.api import Api
 from natsfs.store.model import BucketStatus, ObjectInfo
@@ -19,18 +21,22 @@ from natsfs.store.protocol import (
     parse_ttl,
 )
 from natsfs.store.session import NoResponders
-from natsfs.store.streams import parse_status
+from natsfs.store.streams import clock_ahead, parse_status
 from natsfs.store.wire import bucket_of, meta_prefix, parse_info
 
 
 class Bucket:
-    """One bucket's names, and its stream as last described."""
+    """One bucket's names, and its stream as last described.
+
+    *ahead_ns* is by how much the server's clock is ahead of this host's, 0 until it was asked.
+    """
 
     def __init__(self, api: Api, status: BucketStatus) -> None:
         self.api = api
         self.status = status
         self.name = status.bucket
         self.stream = status.stream
+        self.ahead_ns = 0
 
     @property
     def subjects(self) -> str:
@@ -40,8 +46,11 @@ class Bucket:
 
     async def refresh(self) -> BucketStatus:
         """Ask for the stream as it is now.  Errors: `BucketNotFoundError`."""
+        begin = time.time_ns()
         info = await self.api.ask(f"bucket {self.name!r}", f"STREAM.INFO.{self.stream}")
         self.status = parse_status(info)
+        if self.status.asked_ns:
+            self.ahead_ns = clock_ahead(self.status.asked_ns, begin, time.time_ns())
         return self.status
 
     def check_writable(self) -> None:

@@ -26,9 +26,7 @@ from natsfs.store.protocol import (
     EXPECTED_STREAM,
     MESSAGE_TTL,
     ROLLUP,
-    get_sequence,
     parse_puback,
-    parse_stored,
 )
 from natsfs.store.session import AnswerLost, NoResponders, Request
 from natsfs.store.wire import complete, new_nuid, render_info
@@ -80,8 +78,8 @@ class Committer:
                     raise
                 await self._bucket.refresh()
             else:
-                return await self.stored(metas, range(last - len(metas) + 1, last + 1))
-        return await self.stored(metas, [await self._publish([meta], lost) for meta in metas])
+                return self.stored(metas, range(last - len(metas) + 1, last + 1))
+        return self.stored(metas, [await self._publish([meta], lost) for meta in metas])
 
     def may_batch(self, count: int) -> bool:
         """Whether *count* messages can be one atomic batch."""
@@ -108,25 +106,16 @@ class Committer:
         answer = await self._api.ask(what, verb, {"filter": subject, **below})
         return int(answer.get("purged", 0))
 
-    async def stored(
-        self, metas: Sequence[Planned], revisions: Sequence[int]
-    ) -> tuple[ObjectInfo, ...]:
-        """The infos of *metas* as they are stored: with *revisions* and the server's times.
+    def stored(self, metas: Sequence[Planned], revisions: Sequence[int]) -> tuple[ObjectInfo, ...]:
+        """The infos of *metas*, acknowledged with *revisions*.
 
-        An acknowledgement has no time, and M3 promises the server's, so it is read from the leader.
-        A message that another writer has replaced since has this host's time.
+        An acknowledgement has no time.  Reading it back would double the round trips of every
+        change, and the watch brings it anyway, so this is the time that it must have been.
         """
-        verb = f"STREAM.MSG.GET.{self._bucket.stream}"
-        asked = [self._api.request(verb, get_sequence(revision)) for revision in revisions]
-        answers = await self._session.exchange(asked, timeout=self._api.timeout)
-        now = time.time_ns()
-        times = [
-            now if isinstance(answer, NatsfsError) else _time_of(answer[0].data, now)
-            for answer in answers
-        ]
+        now = time.time_ns() + self._bucket.ahead_ns
         return tuple(
-            replace(meta.info, revision=revision, time_ns=time_ns)
-            for meta, revision, time_ns in zip(metas, revisions, times, strict=True)
+            replace(meta.info, revision=revision, time_ns=now)
+            for meta, revision in zip(metas, revisions, strict=True)
         )
 
     async def _publish(self, metas: Sequence[Planned], lost: bool) -> int:
@@ -214,10 +203,3 @@ def _batch(requests: Sequence[Request]) -> list[Request]:
     last = numbered[-1]
     numbered[-1] = replace(last, headers={**last.headers, BATCH_COMMIT: "1"})
     return numbered
-
-
-def _time_of(answer: bytes | bytearray | memoryview, otherwise: int) -> int:
-    try:
-        return parse_stored("a meta just stored", decode("a meta just stored", answer)).time_ns
-    except NatsfsError:
-        return otherwise

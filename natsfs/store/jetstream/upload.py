@@ -126,7 +126,7 @@ class Uploader:
                 raise
             # Another writer came between, or answers are lost: one step after the other.
             return await self._conclude([meta], lost=True)
-        return await self._committer.stored([meta], [revision])
+        return self._committer.stored([meta], [revision])
 
     async def _conclude(self, metas: Sequence[Planned], *, lost: bool) -> tuple[ObjectInfo, ...]:
         await self._chunks.flush()

@@ -45,7 +45,8 @@ class Claims:
         self._m = mounted
         self._publisher = publisher
         self._owner = new_nuid()
-        self._own: set[Leaf] = set()
+        #: The revision of the newest claim for each file that has one and may not be stored yet.
+        self._own: dict[Leaf, int] = {}
         mounted.on_tombstone = self.honour
 
     def honour(self, grave: ObjectInfo) -> None:
@@ -59,8 +60,9 @@ class Claims:
         ends = trio.current_time() + max(0.0, CLAIM_TTL - age)
         self._m.foreign_claims[grave.subject] = ends
 
-    async def claim(self, name: str) -> None:
-        """Claim the object *name* for a file that is about to be created.
+    async def claim(self, name: str) -> int:
+        """Claim the object *name* for a file that is about to be created; return the claim's
+        revision.
 
         Errors: `ExistsError` (it exists, or another mount claims it), those of
         `ObjectStore.commit`.
@@ -73,28 +75,30 @@ class Claims:
             self._publisher.check_unclaimed(subject)
             return [self._write(name, subject)]
 
-        self._m.namespace.bury((await self._publisher.publish(build))[0])
+        claim = (await self._publisher.publish(build))[0]
+        self._m.namespace.bury(claim)
+        return claim.revision
 
-    def own(self, leaf: Leaf) -> None:
-        """*leaf* has been created under a name that this mount claimed."""
-        self._own.add(leaf)
+    def own(self, leaf: Leaf, revision: int) -> None:
+        """*leaf* has been created under a name that this mount claimed with *revision*."""
+        self._own[leaf] = revision
 
     async def withdraw(self, leaf: Leaf, name: str) -> None:
-        """*leaf*, never stored, does not have the *name* any more that was claimed for it.
+        """*leaf* does not have the *name* any more that may have been claimed for it.  There is
+        nothing to withdraw if it was stored, or if another client has put something there.
 
         Errors: those of `ObjectStore.commit`.
         """
-        if leaf not in self._own:
+        claim = self._own.pop(leaf, None)
+        if claim is None:
             return
-        self._own.discard(leaf)
         subject = self._publisher.subject_of(name)
         grave = ObjectInfo(name, self._m.store.bucket, subject, deleted=True)
 
         def build() -> list[MetaWrite]:
-            if self._m.namespace.find(subject) is not None:
+            if self._m.namespace.last_revision(subject) != claim:
                 return []
-            expected = self._m.namespace.last_revision(subject)
-            return [MetaWrite(grave, expected, ttl=TOMBSTONE_TTL)]
+            return [MetaWrite(grave, claim, ttl=TOMBSTONE_TTL)]
 
         for info in await self._publisher.publish(build):
             self._m.namespace.bury(info)
@@ -113,13 +117,14 @@ class Claims:
     async def _renew(self, leaf: Leaf) -> None:
         async with self._m.reservations.hold(lambda: name_of(leaf)):
             if leaf.parent is None or leaf.info is not None:
-                self._own.discard(leaf)
+                self._own.pop(leaf, None)
                 return
             name = leaf.object_name
             subject = self._publisher.subject_of(name)
             try:
                 stored = await self._publisher.publish(lambda: [self._write(name, subject)])
                 self._m.namespace.bury(stored[0])
+                self._own[leaf] = stored[0].revision
             except NatsfsError as error:
                 log.info("the claim of %r was not renewed: %s", name, error)
 

@@ -50,17 +50,17 @@ class Creation:
         """
         object_name = self._naming.check_name(parent, name)
         async with self._m.reservations.hold(lambda: both(object_name)):
-            claimed = bool(flags & os.O_EXCL) and name not in parent.children
-            if claimed:
-                await self._claims.claim(object_name)
+            claim = None
+            if flags & os.O_EXCL and name not in parent.children:
+                claim = await self._claims.claim(object_name)
             if name in parent.children:
                 return self._open(parent, name, flags, caller)
             attributes = new_file(
                 attributes_of(self._m, parent), stat.S_IFREG | stat.S_IMODE(mode), uid, gid
             )
             handle, leaf = self._files.create(parent, name, attributes, flags, caller)
-            if claimed:
-                self._claims.own(leaf)
+            if claim is not None:
+                self._claims.own(leaf, claim)
             return handle, leaf
 
     def _open(

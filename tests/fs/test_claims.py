@@ -30,7 +30,7 @@ async def neighbour(world: World, directory: Path) -> AsyncIterator[World]:
 async def create(world: World, name: str, flags: int = EXCLUSIVE) -> FileHandle:
     """open(2) with O_CREAT as the kernel sends it."""
     handle, _ = await world.fs.creation.create(world.root, name.encode(), 0o644, flags, 0, 0)
-    world._numbers[handle] = world.fs.handles.add(handle)
+    world.number(handle)
     return handle
 
 

@@ -192,8 +192,12 @@ class World:
             above = self.fs.entries.attributes(directory)
             created = new_file(above, 0o100644, 1000, 1000)
             handle, _ = self.fs.files.create(directory, name, created, flags)
-        self._numbers[handle] = self.fs.handles.add(handle)
+        self.number(handle)
         return handle
+
+    def number(self, handle: FileHandle) -> None:
+        """Have *handle*, which some other call than `open` gave, closed by `close`."""
+        self._numbers[handle] = self.fs.handles.add(handle)
 
     async def close(self, handle: FileHandle) -> None:
         """close(2) of the only descriptor: flush, whose error is raised, and release."""

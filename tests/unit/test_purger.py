@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from natsfs.errors import RequestTimeout
-from natsfs.filesystem.purger import Purger
+from natsfs.filesystem.purger import AT_ONCE, Purger
 from natsfs.store.memory import MemoryManager, MemoryStore
 from natsfs.store.model import BucketConfig, Link, ObjectInfo
 
@@ -22,11 +22,13 @@ class Recorder(MemoryStore):
     def __init__(self, manager: MemoryManager, store: MemoryStore) -> None:
         super().__init__(manager, store.stream)
         self.freed: list[tuple[float, str]] = []
+        self.asked = 0
         self.error: Exception | None = None
         self.gate = trio.Event()
         self.gate.set()
 
     async def purge_chunks(self, nuid: str) -> int:
+        self.asked += 1
         await self.gate.wait()
         if self.error is not None:
             raise self.error
@@ -113,10 +115,27 @@ def test_drain() -> None:
         for nuid in ("one", "read", "two"):
             purger.schedule(version(nuid))
         assert await purger.drain() == 2
-        assert [nuid for _, nuid in store.freed] == ["one", "two"]
+        assert {nuid for _, nuid in store.freed} == {"one", "two"}
         assert await purger.drain() == 0
         purger.release("read")
         assert await purger.drain() == 1
+
+    on_mock_clock(test)
+
+
+def test_many_at_once() -> None:
+    """W6: of many versions several are freed at once, and not all: others want the server, too."""
+
+    async def test(store: Recorder, purger: Purger) -> None:
+        store.gate = trio.Event()
+        for number in range(3 * AT_ONCE):
+            purger.schedule(version(f"{number}"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(purger.drain)
+            await trio.testing.wait_all_tasks_blocked()
+            assert store.asked == AT_ONCE
+            store.gate.set()
+        assert {nuid for _, nuid in store.freed} == {f"{number}" for number in range(3 * AT_ONCE)}
 
     on_mock_clock(test)
 

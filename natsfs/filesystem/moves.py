@@ -6,7 +6,7 @@ reserved before the tree is looked at.  The tree follows after the server has ac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from natsfs.errors import (
@@ -232,8 +232,7 @@ class Moves:
             assert isinstance(below, Leaf | Directory)
             info = below.info if isinstance(below, Leaf) else below.marker
             if info is not None:
-                metadata = {**info.metadata, **self._times.unstored(below)}
-                moved = self._moved_below(replace(info, metadata=metadata), old, new)
+                moved = self._moved_below(info, old, new, self._times.unstored(below))
                 found.append(Step(below, info, moved))
                 # Of a directory, each file below it brings its own.
                 links = self._m.namespace.links_to(below) if isinstance(below, Leaf) else []
@@ -267,13 +266,17 @@ class Moves:
         link = native_link(m.namespace, m.store.bucket, m.root, here, text, m.place, m.neighbours)
         return replace(moved, link=link, digest="" if link is not None else info.digest)
 
-    def _moved_below(self, info: ObjectInfo, old: str, new: str) -> ObjectInfo:
+    def _moved_below(
+        self, info: ObjectInfo, old: str, new: str, unstored: Mapping[str, str]
+    ) -> ObjectInfo:
         name = new + info.name[len(old) :]
         link = info.link
         if link is not None and link.bucket == self._m.store.bucket and link.name is not None:
             inside = link.name.startswith(old)
             link = Link(link.bucket, new + link.name[len(old) :]) if inside else link
-        return replace(info, name=name, subject=self._publisher.subject_of(name), link=link)
+        subject = self._publisher.subject_of(name)
+        metadata = {**info.metadata, **unstored} if unstored else info.metadata
+        return replace(info, name=name, subject=subject, link=link, metadata=metadata)
 
     def _subject(self, replaced: Node | None, name: str) -> str:
         info = replaced.info if isinstance(replaced, Leaf) else None

@@ -14,10 +14,9 @@ from dataclasses import replace
 
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import with_times
-from natsfs.filesystem.publisher import TOMBSTONE_TTL, Publisher
+from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted
-from natsfs.filesystem.stepwise import Done, Step, Stepwise
-from natsfs.store.base import tombstone
+from natsfs.filesystem.stepwise import Done, Step, Stepwise, departure
 from natsfs.store.model import MetaWrite, ObjectInfo
 from natsfs.tree.nodes import EntryChange, Leaf, NodeChange
 
@@ -39,20 +38,24 @@ class Relocation:
 
         Errors: those of *steps* and of `ObjectStore.commit`.
         """
-        taken: list[Step] = []
+        taken = steps()
+        if not taken:
+            return []
+        decided = [taken]
+
+        def current() -> list[Step]:
+            return decided.pop() if decided else steps()
 
         def build() -> list[MetaWrite]:
-            taken[:] = steps()
-            return [*self._arrivals(taken), *_departures(taken)]
+            taken[:] = current()
+            return [*self._arrivals(taken), *map(departure, _leaving(taken))]
 
-        count = len(build())
-        if not count:
-            return []
+        count = len(taken) + len(_leaving(taken))
         resumed = any(step.arrived is not None for step in taken)
         if self._m.atomic and count <= MAX_BATCH and not resumed:
             return _paired(taken, await self._publisher.publish(build))
         part = MAX_BATCH if self._m.atomic else 1
-        return await Stepwise(self._m, self._publisher, part).publish(steps)
+        return await Stepwise(self._m, self._publisher, part).publish(current)
 
     def settle(self, done: list[Done]) -> None:
         """Take over into the tree what was acknowledged; the nodes have their new places."""
@@ -66,13 +69,15 @@ class Relocation:
 
     def _arrived(self, step: Done) -> None:
         node = step.node
-        attributes = attributes_of(self._m, node)
+        # What nobody has looked at needs no decoding for that: of 1,000 files it took 40 ms.
+        unknown = isinstance(node, Leaf) and node.attributes is None
+        attributes = None if unknown else attributes_of(self._m, node)
         self._m.namespace.confirm(node, step.arrived)
         self._m.unconfirmed.add(step.arrived.subject)
         if step.foreign:
             node.attributes = None
             self._m.notifier.changed([NodeChange(node)])
-        else:
+        elif attributes is not None:
             node.attributes = replace(attributes, ctime_ns=step.arrived.time_ns)
 
     def _gone(self, step: Done) -> None:
@@ -88,14 +93,10 @@ class Relocation:
         return [rewrite(with_times(step.moved), last(step.moved.subject)) for step in steps]
 
 
-def _departures(steps: Sequence[Step]) -> list[MetaWrite]:
-    """Tombstones, in the order of the arrivals."""
+def _leaving(steps: Sequence[Step]) -> list[ObjectInfo]:
+    """The metas whose names are left to nobody, in the order of the arrivals."""
     taken_over = {step.moved.subject for step in steps}
-    return [
-        MetaWrite(tombstone(step.info), step.info.revision, ttl=TOMBSTONE_TTL)
-        for step in steps
-        if step.info.subject not in taken_over
-    ]
+    return [step.info for step in steps if step.info.subject not in taken_over]
 
 
 def _paired(steps: list[Step], stored: tuple[ObjectInfo, ...]) -> list[Done]:

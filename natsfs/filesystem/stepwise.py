@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from natsfs.errors import NotFoundError, WrongRevision
 from natsfs.filesystem.attributes import with_times
@@ -73,7 +74,8 @@ class Stepwise:
 
         def first() -> list[MetaWrite]:
             taken[:] = steps()
-            return [self._arrival(step) for step in taken if step.arrived is None][:1]
+            missing = (step for step in taken if step.arrived is None)
+            return [self._arrival(step) for step in islice(missing, 1)]
 
         stored = await self._publisher.publish(first)
         arrived = {step.moved.subject: step.arrived for step in taken if step.arrived is not None}
@@ -124,7 +126,7 @@ class Stepwise:
         taken_over = {step.moved.subject for step in steps}
         leaving = [step for step in steps if step.info.subject not in taken_over]
         for part in self._parts(leaving):
-            writes = [_departure(step.info) for step in part]
+            writes = [departure(step.info) for step in part]
             try:
                 graves = await self._publisher.send(writes)
             except WrongRevision:
@@ -141,7 +143,7 @@ class Stepwise:
         info, contention = step.info, Contention(self._m.store.timeout)
         while True:
             try:
-                (grave,) = await self._publisher.send([_departure(info)])
+                (grave,) = await self._publisher.send([departure(info)])
                 return replace(done, grave=grave)
             except WrongRevision as error:
                 await contention.lost(error)
@@ -157,7 +159,7 @@ class Stepwise:
         """Another client deleted the object under its old name, and its bytes with it: so it goes
         under the new one.  Unless something else has been put there since."""
         try:
-            return (await self._publisher.send([_departure(arrived)]))[0]
+            return (await self._publisher.send([departure(arrived)]))[0]
         except WrongRevision:
             return await self._at(arrived.subject) or tombstone(arrived)
 
@@ -168,7 +170,8 @@ class Stepwise:
             return None
 
 
-def _departure(info: ObjectInfo) -> MetaWrite:
+def departure(info: ObjectInfo) -> MetaWrite:
+    """The tombstone that *info* leaves under its old name."""
     return MetaWrite(tombstone(info), info.revision, ttl=TOMBSTONE_TTL)
 
 

@@ -97,7 +97,7 @@ class Arrivals:
         known = info_of(node)
         if known is None:
             return
-        timed = replace(known, time_ns=info.time_ns)
+        timed = known.stored(known.revision, info.time_ns)
         if isinstance(node, Leaf):
             node.info = timed
             if node.attributes is not None and not (node.file is not None and node.file.dirty):

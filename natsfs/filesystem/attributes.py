@@ -36,6 +36,8 @@ SYSTEM_KEYS = frozenset(
     {"mode", "uid", "gid", "rdev", "mtime", "atime", "btime", SYMLINK_KEY, HARD_LINK_KEY}
 )
 
+_TIMES = frozenset({"mtime", "atime", "btime"})
+
 #: The type bits that an object may claim by its mode besides a regular file's (K5, K8).
 _SPECIAL = frozenset({stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK})
 
@@ -198,6 +200,8 @@ def birth_ns(info: ObjectInfo) -> int:
 def with_times(info: ObjectInfo) -> ObjectInfo:
     """*info* with its times spelled out, because it is about to be written again: those that are
     not would follow the new timestamp (M2)."""
+    if info.metadata.keys() >= _TIMES:
+        return info
     time = _render_time(info.time_ns)
     known = {"mtime": time, "atime": info.metadata.get("mtime", time), "btime": time}
     return replace(info, metadata={**known, **info.metadata})

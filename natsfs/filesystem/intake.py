@@ -120,11 +120,12 @@ class Intake:
         if isinstance(event, Updated):
             # Before the wait: who waits to be told of this holds the reservation of its name.
             self._tell(event.info.revision)
-            if not self._deferred and not self._awaited:
+            held = self._m.reservations.covers(event.info.name)
+            if held and not self._deferred and not self._awaited:
                 with trio.move_on_after(ECHO) as self._waiting:
                     await self._m.reservations.released(event.info.name)
         self._dispatch(event)
-        if not self._awaited:
+        if self._m.notifier.behind and not self._awaited:
             with trio.CancelScope() as self._waiting:
                 await self._m.notifier.delivered()
 

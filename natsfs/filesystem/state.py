@@ -34,6 +34,10 @@ class Notifier(Protocol):
         """These names and nodes are not what the kernel may have cached.  Returns at once; the
         new state is in place already."""
 
+    @property
+    def behind(self) -> bool:
+        """Whether there is something that the kernel has not been told yet."""
+
     async def delivered(self) -> None:
         """Wait until the kernel has been told what it was to be told so far, or for as long as one
         should.  Not for handlers: a notification may be blocked by the request that they answer."""
@@ -48,6 +52,11 @@ class SilentNotifier:
 
     def changed(self, changes: Iterable[Change]) -> None:
         """Nobody caches anything."""
+
+    @property
+    def behind(self) -> bool:
+        """Nobody is told."""
+        return False
 
     async def delivered(self) -> None:
         """Nobody is told."""

@@ -59,9 +59,14 @@ class Times:
         """An entry of *directory* came or went by this mount's doing at *at_ns*."""
         newer_than_marker = directory.marker.revision + 1 if directory.marker is not None else 1
         directory.changed = (max(directory.changed[0], newer_than_marker), at_ns)
-        directory.attributes = None
-        if directory.marker is not None:
-            self._changed[directory] = trio.current_time()
+        if directory.marker is None:
+            directory.attributes = None
+            return
+        self._changed[directory] = trio.current_time()
+        if directory.attributes is not None:
+            # What `appearance` would make of the marker again: a tenth of creating a file in it.
+            moved = replace(directory.attributes, mtime_ns=at_ns, ctime_ns=at_ns)
+            directory.attributes = moved
 
     def was_read(self, node: Node) -> None:
         """The content of *node* was read: a directory's entries and a link's text are that, too."""

@@ -73,6 +73,11 @@ class KernelNotifier:
             elif _known(change.node):
                 self._attributes_changed(change.node)
 
+    @property
+    def behind(self) -> bool:
+        """Whether there is something that the kernel has not been told yet."""
+        return any(lane.behind for lane in (self._attributes, *self._names))
+
     async def delivered(self) -> None:
         """Wait until the kernel has been told everything queued so far, `PATIENCE` at most."""
         for lane in (self._attributes, *self._names):
@@ -142,6 +147,12 @@ class _Lane:
         """Whether a job with *key* is not done."""
         with self._changed:
             return key in self._waiting or key == self._sending
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is not sent.  Read without the lock: what this thread has queued it
+        knows, and that it has just been sent may be known a moment later."""
+        return self._sent != self._queued or self._late
 
     async def delivered(self) -> None:
         """Wait until what was queued so far is sent; return at once while it is late."""

@@ -18,6 +18,8 @@ MAX_DEPTH = 64
 #: The greatest size that an offset of the kernel can address.
 MAX_INT = 2**63 - 1
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -118,4 +120,4 @@ def as_text(value: Any) -> str:
 
 def dump(value: Any) -> str:
     """Compact JSON that keeps Unicode as it is.  Errors: `ValueError` for NaN and infinities."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)

@@ -15,6 +15,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -46,7 +47,11 @@ _BUCKET = re.compile(r"[A-Za-z0-9_-]+")
 # Narrower than a subject token: a nuid from a foreign meta ends up in purge filters and file names.
 _NUID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NUID_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_NUID_LENGTH = 22
+_NUIDS = len(_NUID_ALPHABET) ** _NUID_LENGTH
 _DIGEST = re.compile(r"(?i:sha-256)=(?:([0-9A-Fa-f]{64})|([A-Za-z0-9+/_-]{43})=?)")
+# Of the last character two bits are no part of the digest, and zero as every encoder has them.
+_USUAL_DIGEST = re.compile(r"SHA-256=[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]=")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))")
 _IN_META = frozenset({"name", "description", "headers", "metadata", "options", "bucket", "nuid"})
 _KNOWN = _IN_META | {"size", "mtime", "chunks", "digest", "deleted"}
@@ -116,7 +121,13 @@ def chunk_subject(bucket: str, nuid: str) -> str:
 
 def new_nuid() -> str:
     """The name of a new version: 22 characters, 131 bits that nobody can guess."""
-    return "".join(secrets.choice(_NUID_ALPHABET) for _ in range(22))
+    # One number and its digits: a choice for each of them asks the kernel 22 times, for 45 µs.
+    number = secrets.randbelow(_NUIDS)
+    digits = []
+    for _ in range(_NUID_LENGTH):
+        number, digit = divmod(number, len(_NUID_ALPHABET))
+        digits.append(_NUID_ALPHABET[digit])
+    return "".join(digits)
 
 
 # -- digests --------------------------------------------------------------------------------------
@@ -125,6 +136,14 @@ def new_nuid() -> str:
 def render_digest(sha256: bytes) -> str:
     """The digest in the only form that .NET and Rust, which compare text, take for equal."""
     return "SHA-256=" + base64.urlsafe_b64encode(sha256).decode("ascii")
+
+
+def _usual_digest(text: str) -> str:
+    """The digest *text* as `render_digest` has it, if it is one."""
+    if _USUAL_DIGEST.fullmatch(text):
+        return text
+    sha256 = parse_digest(text)
+    return render_digest(sha256) if sha256 else text
 
 
 def parse_digest(text: str) -> bytes | None:
@@ -150,8 +169,15 @@ def render_time(time_ns: int) -> str:
     """RFC 3339 in UTC with nine decimals: the only form of which every client reads every digit
     that it can hold."""
     seconds, fraction = divmod(time_ns, 1_000_000_000)
+    return f"{_render_second(seconds)}.{fraction:09}Z"
+
+
+@lru_cache(maxsize=256)
+def _render_second(seconds: int) -> str:
+    """Cached, because most of the times of one meta are of one second, and of the same as those of
+    the next; rendering it takes ten times as long as the rest."""
     moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + f".{fraction:09}Z"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0")
 
 
 def parse_time(text: str) -> int | None:
@@ -271,12 +297,15 @@ def complete(info: ObjectInfo, bucket: str) -> ObjectInfo:
     Errors: those of `meta_subject`, where *info* has no subject yet.
     """
     bare = info.size == 0 and not info.deleted and info.link is None
+    digest = EMPTY_DIGEST if bare else info.digest
+    if info.subject and info.nuid and (info.bucket, info.digest) == (bucket, digest):
+        return info
     return replace(
         info,
         bucket=bucket,
         subject=info.subject or meta_subject(bucket, info.name),
         nuid=info.nuid or new_nuid(),
-        digest=EMPTY_DIGEST if bare else info.digest,
+        digest=digest,
     )
 
 
@@ -292,24 +321,24 @@ def render_info(info: ObjectInfo, mtime_ns: int) -> bytes:
     """
     if not info.name or not info.nuid:
         raise InvalidArgument(f"incomplete meta: name {info.name!r}, nuid {info.nuid!r}")
-    fields: dict[str, Any] = {
-        "name": info.name,
-        "description": info.description,
-        "headers": {key: list(values) for key, values in info.headers.items()},
-        "metadata": dict(info.metadata),
-        "options": _render_options(info),
-    }
-    fields = {key: value for key, value in fields.items() if value}
-    fields |= {"bucket": info.bucket, "nuid": info.nuid, "size": info.size}
-    fields |= {"mtime": render_time(mtime_ns), "chunks": info.chunks}
-    digest = parse_digest(info.digest)
+    fields = {key: value for key, value in info.extra.items() if key not in _KNOWN}
+    fields["name"] = info.name
+    if info.description:
+        fields["description"] = info.description
+    if info.headers:
+        fields["headers"] = {key: list(values) for key, values in info.headers.items()}
+    if info.metadata:
+        fields["metadata"] = dict(info.metadata)
+    if options := _render_options(info):
+        fields["options"] = options
+    fields["bucket"], fields["nuid"], fields["size"] = info.bucket, info.nuid, info.size
+    fields["mtime"], fields["chunks"] = render_time(mtime_ns), info.chunks
     if info.digest:
-        fields["digest"] = render_digest(digest) if digest else info.digest
+        fields["digest"] = _usual_digest(info.digest)
     if info.deleted:
         fields["deleted"] = True
-    unknown = {key: value for key, value in info.extra.items() if key not in _KNOWN}
     try:
-        return dump(unknown | fields).encode()
+        return dump(fields).encode()
     except UnicodeEncodeError:
         raise InvalidArgument(f"meta of {info.name!r} cannot be encoded as UTF-8") from None
 

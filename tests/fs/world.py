@@ -51,6 +51,11 @@ class Notices:
         """Keep them."""
         self.told.extend(changes)
 
+    @property
+    def behind(self) -> bool:
+        """Whether it is busy."""
+        return self.busy is not None
+
     async def delivered(self) -> None:
         """Wait for *busy*."""
         if self.busy is not None:

@@ -89,7 +89,9 @@ class Committer:
         """Render *write*.  Errors: `NameTooLongError`, `InvalidArgument`."""
         limited = write.ttl is not None and self._bucket.status.allow_msg_ttl
         ttl = (write.ttl or 0) if limited else 0
-        info = replace(complete(write.info, self._bucket.name), ttl=ttl)
+        info = complete(write.info, self._bucket.name)
+        if info.ttl != ttl:
+            info = replace(info, ttl=ttl)
         headers = {ROLLUP: "sub", EXPECTED_STREAM: self._bucket.stream}
         if write.expected is not None:
             headers[EXPECTED_REVISION] = str(write.expected)
@@ -114,8 +116,7 @@ class Committer:
         """
         now = time.time_ns() + self._bucket.ahead_ns
         return tuple(
-            replace(meta.info, revision=revision, time_ns=now)
-            for meta, revision in zip(metas, revisions, strict=True)
+            meta.info.stored(revision, now) for meta, revision in zip(metas, revisions, strict=True)
         )
 
     async def _publish(self, metas: Sequence[Planned], lost: bool) -> int:
@@ -196,10 +197,11 @@ class Committer:
 def _batch(requests: Sequence[Request]) -> list[Request]:
     """*requests* as one atomic batch (ADR-50)."""
     batch = new_nuid()
-    numbered = [
-        replace(r, headers={**r.headers, BATCH_ID: batch, BATCH_SEQUENCE: str(number)})
-        for number, r in enumerate(requests, 1)
-    ]
-    last = numbered[-1]
-    numbered[-1] = replace(last, headers={**last.headers, BATCH_COMMIT: "1"})
-    return numbered
+    count = len(requests)
+
+    def numbered(number: int, request: Request) -> Request:
+        place = {BATCH_ID: batch, BATCH_SEQUENCE: str(number)}
+        end = {BATCH_COMMIT: "1"} if number == count else {}
+        return Request(request.subject, request.data, {**request.headers, **place, **end})
+
+    return [numbered(number, request) for number, request in enumerate(requests, 1)]

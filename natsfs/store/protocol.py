@@ -42,6 +42,8 @@ BATCH_COMMIT = "Nats-Batch-Commit"
 
 _VERSION = b"NATS/1.0"
 
+_HEADER_NAME = re.compile("[^\r\n: ]+")
+
 
 # -- header blocks --------------------------------------------------------------------------------
 
@@ -67,7 +69,7 @@ def encode_headers(fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> byt
     pairs = fields.items() if isinstance(fields, Mapping) else fields
     lines = [_VERSION.decode()]
     for name, value in pairs:
-        if not name or any(c in name for c in "\r\n: ") or "\r" in value or "\n" in value:
+        if _HEADER_NAME.fullmatch(name) is None or "\r" in value or "\n" in value:
             raise InvalidArgument(f"message header {name!r}: {value!r}")
         lines.append(f"{name}: {value}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

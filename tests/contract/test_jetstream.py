@@ -35,6 +35,7 @@ from natsfs.store.model import (
     BucketConfig,
     CaughtUp,
     MetaWrite,
+    ObjectInfo,
     ObjectMeta,
     Restarted,
     Updated,
@@ -148,6 +149,20 @@ async def test_lost_acknowledgement_of_a_rename(
     assert lost.done.is_set()
     assert content_of(await direct.get_info("b")) == content_of(moved)
     assert [info.name for info in await direct.list()] == ["b"]
+
+
+async def test_batch_that_lost_a_message(
+    direct: JetStreamStore, disturbed: JetStreamStore, proxy: Proxy
+) -> None:
+    """A2: an atomic batch of which the server has dropped a message is sent again, whole."""
+    proxy.lose_up = lost = Once(lambda frame: b"Nats-Batch-Sequence: 2\r\n" in frame)
+    infos = await disturbed.commit(
+        [MetaWrite(ObjectInfo(name, disturbed.bucket, ""), 0) for name in ("a", "b", "c")]
+    )
+    assert lost.done.is_set()
+    assert [info.name for info in await direct.list()] == ["a", "b", "c"]
+    assert (await direct.status()).messages == 3
+    assert [info.revision for info in infos] == [1, 2, 3]
 
 
 async def test_lost_answer_and_a_foreign_change(

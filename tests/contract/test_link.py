@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import trio
@@ -126,6 +127,27 @@ async def test_many_small_requests_at_once(nats_server: Server) -> None:
             for number in range(1000):
                 nursery.start_soon(store, number)
         assert sorted(sequences) == list(range(1, 1001))
+
+
+@pytest.mark.parametrize("by_link", [True, False])
+async def test_messages_without_an_answer(nats_server: Server, *, by_link: bool) -> None:
+    """A2: of messages that are sent together only those bring an answer that ask for one; an error
+    of this side is told of all."""
+    async with linked(nats_server.url) as links:
+        stream = f"quiet{by_link}"
+        await create_stream(links, stream)
+        plane = links if by_link else links.session
+        quiet = Request(f"{stream}.x", b"1", answered=False)
+        first, last = await plane.exchange([quiet, Request(f"{stream}.x", b"2")])
+        assert first == []
+        assert isinstance(last, list)
+        assert json.loads(bytes(last[0].data))["seq"] == 2
+        too_large = replace(quiet, data=bytes(links.max_payload + 1))
+        first, last = await plane.exchange([too_large, Request(f"{stream}.x", b"3")])
+        assert isinstance(first, InvalidArgument)
+        assert isinstance(last, list)
+        assert json.loads(bytes(last[0].data))["seq"] == 3
+        assert await plane.exchange([quiet]) == [[]]
 
 
 async def test_a_body_that_fails(nats_server: Server) -> None:

@@ -34,6 +34,9 @@ from natsfs.store.wire import complete, new_nuid, render_info
 #: Messages of one atomic batch: the server's limit (protocol.md 2.5).
 BATCH_LIMIT = 1000
 
+#: Not every message of the batch came, or was taken.
+BATCH_INCOMPLETE = 10176
+
 #: The stream does not allow atomic batches (any more).
 ATOMIC_DISABLED = 10174
 
@@ -149,14 +152,25 @@ class Committer:
     # -- one attempt ------------------------------------------------------------------------------
 
     async def _try(self, metas: Sequence[Planned], timeout: float) -> int:
+        try:
+            return await self._exchange(metas, timeout)
+        except ServerRefused as error:
+            if error.err_code != BATCH_INCOMPLETE:
+                raise
+        # One in the middle was lost, or refused: only its own answer says why.
+        return await self._exchange(metas, timeout, answers_to_all=True)
+
+    async def _exchange(
+        self, metas: Sequence[Planned], timeout: float, *, answers_to_all: bool = False
+    ) -> int:
         requests = [meta.request for meta in metas]
-        sent = requests if len(requests) == 1 else _batch(requests)
+        sent = _batch(requests, answers_to_all) if len(requests) > 1 else requests
         answers = await self._session.exchange(sent, timeout=timeout)
         first = metas[0]
         errors = [answer for answer in answers if isinstance(answer, NatsfsError)]
         for answer in answers[:-1]:
             # A message that the server takes into a batch is acknowledged by an empty one.
-            if not isinstance(answer, NatsfsError) and answer[0].data:
+            if not isinstance(answer, NatsfsError) and answer and answer[0].data:
                 decode(first.info.name, answer[0].data)
         if errors:
             raise next((e for e in errors if not is_transient(e)), errors[-1])
@@ -194,14 +208,23 @@ class Committer:
         return error
 
 
-def _batch(requests: Sequence[Request]) -> list[Request]:
-    """*requests* as one atomic batch (ADR-50)."""
+def _batch(requests: Sequence[Request], answers_to_all: bool) -> list[Request]:
+    """*requests* as one atomic batch (ADR-50).
+
+    As a rule the answers to the first and the last tell everything: whether the server takes
+    batches, and whether all of it was stored.  Those to the rest cost as much as the messages.
+    """
     batch = new_nuid()
     count = len(requests)
 
     def numbered(number: int, request: Request) -> Request:
         place = {BATCH_ID: batch, BATCH_SEQUENCE: str(number)}
         end = {BATCH_COMMIT: "1"} if number == count else {}
-        return Request(request.subject, request.data, {**request.headers, **place, **end})
+        return Request(
+            request.subject,
+            request.data,
+            {**request.headers, **place, **end},
+            answered=answers_to_all or number in (1, count),
+        )
 
     return [numbered(number, request) for number, request in enumerate(requests, 1)]

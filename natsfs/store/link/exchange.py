@@ -29,8 +29,8 @@ class Exchange:
         self.arena: Arena | None = None
         self._streamed = streamed
         self._parts: list[list[Message]] = [[] for _ in requests]
-        self._answers: list[Answer | None] = [None] * len(requests)
-        self._open = len(requests)
+        self._answers: list[Answer | None] = [None if r.answered else [] for r in requests]
+        self._open = self._answers.count(None)
         self._progress = trio.current_time()
         self._complete = trio.Event()
 
@@ -50,7 +50,10 @@ class Exchange:
 
     def fail(self, index: int, error: NatsfsError) -> None:
         """End request *index* with *error*, unless it has ended."""
-        self._end(index, error)
+        if self.requests[index].answered:
+            self._end(index, error)
+        else:
+            self._answers[index] = error
 
     async def settled(self, timeout: float) -> None:
         """Wait until each request has its answer, or nothing has come for *timeout* seconds: a

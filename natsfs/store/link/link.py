@@ -108,9 +108,12 @@ class Link:
     async def _carry_out(self, exchange: Exchange, timeout: float) -> None:
         tokens: list[str] = []
         try:
-            for index in range(len(exchange.requests)):
-                tokens.append(self._pending.expect(exchange, index))
-                self._submit(exchange, index, tokens[-1])
+            for index, request in enumerate(exchange.requests):
+                reply = ""
+                if request.answered:
+                    tokens.append(self._pending.expect(exchange, index))
+                    reply = f"{self._inbox}.{tokens[-1]}"
+                self._submit(exchange, index, reply)
                 if self._outbox.size >= OUTBOX_BYTES:
                     await self._make_room(exchange, timeout)
             self._flush_soon(among_others=self.load > len(tokens))
@@ -120,14 +123,14 @@ class Link:
             self._pending.forget(tokens)
             self._end_if_retired()
 
-    def _submit(self, exchange: Exchange, index: int, token: str) -> None:
-        """Queue one request, to be answered with *token*."""
+    def _submit(self, exchange: Exchange, index: int, reply: str) -> None:
+        """Queue one request, to be answered on *reply*, if at all."""
         request = exchange.requests[index]
         if self.over:
             exchange.fail(index, _lost(request.subject))
             return
         try:
-            buffers = encode(request, f"{self._inbox}.{token}", self._max_payload)
+            buffers = encode(request, reply, self._max_payload)
         except InvalidArgument as error:
             exchange.fail(index, error)
             return

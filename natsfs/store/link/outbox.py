@@ -28,7 +28,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 def encode(request: Request, reply: str, max_payload: int) -> list[Buffer]:
-    """The frame of *request*, which asks for its answer on *reply*.
+    """The frame of *request*, which asks for its answer on *reply*; for none where that is empty.
 
     Errors: `InvalidArgument` for headers that cannot be sent, and for more than *max_payload* bytes
     of headers and data: the server would hang up.
@@ -38,7 +38,8 @@ def encode(request: Request, reply: str, max_payload: int) -> list[Buffer]:
     if size > max_payload:
         raise InvalidArgument(f"message of {size} bytes: the server takes {max_payload}")
     verb, lengths = ("HPUB", f"{len(block)} {size}") if block else ("PUB", f"{size}")
-    head = f"{verb} {request.subject} {reply} {lengths}\r\n".encode() + block
+    subjects = f"{request.subject} {reply}" if reply else request.subject
+    head = f"{verb} {subjects} {lengths}\r\n".encode() + block
     if len(request.data) <= JOIN_BYTES:
         return [b"".join((head, request.data, b"\r\n"))]
     return [head, request.data, b"\r\n"]

@@ -126,8 +126,8 @@ class Session:
         self, requests: Sequence[Request], *, timeout: float | None = None
     ) -> list[Answer]:
         """Send all *requests* at once, in order, each for one answer.  *timeout* is between two
-        answers.  Gives one answer for each request: a list of one message, or the error that
-        `request` would have raised.
+        answers.  Gives one answer for each request: a list of one message, or of none where no
+        answer was asked for, or the error that `request` would have raised.
 
         Errors: `ConnectionLost` (nothing was sent).
         """

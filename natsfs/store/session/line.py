@@ -67,9 +67,10 @@ class NoResponders(NatsfsError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A message that asks for an answer.
+    """A message that asks for an answer, unless it is not *answered*: then what becomes of it shows
+    in the answer to a later one, and its own is an empty list.
 
-    *answer_bytes* is how much payload is expected of a streamed one, 0 where nobody knows: links
+    *answer_bytes* is how much payload is expected of a streamed answer, 0 where nobody knows: links
     then have it in one piece (`natsfs.store.link.joined`).
     """
 
@@ -77,6 +78,7 @@ class Request:
     data: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     answer_bytes: int = 0
+    answered: bool = True
 
 
 Answer = list[Message] | NatsfsError
@@ -92,9 +94,9 @@ class Exchange:
         self.progress = loop.time()
         self._streamed = streamed
         self._parts: list[list[Message]] = [[] for _ in requests]
-        self._answers: list[Answer | None] = [None] * len(requests)
+        self._answers: list[Answer | None] = [None if r.answered else [] for r in requests]
         self._clock = loop.time
-        if not requests:
+        if None not in self._answers:
             self.complete.set_result(None)
 
     def receive(self, index: int, message: Message) -> None:
@@ -109,7 +111,10 @@ class Exchange:
 
     def fail(self, index: int, error: NatsfsError) -> None:
         """End request *index* with *error*, unless it has ended."""
-        self._end(index, error)
+        if self.requests[index].answered:
+            self._end(index, error)
+        else:
+            self._answers[index] = error
 
     def answers(self, timeout: float) -> list[Answer]:
         """One answer for each request; those that are still open have timed out."""
@@ -188,8 +193,11 @@ class Line:
         tokens: list[str] = []
         try:
             for index, request in enumerate(requests):
-                tokens.append(self._expect(exchange, index))
-                await self._publish(request, f"{self._prefix}.{tokens[-1]}", exchange, index)
+                reply = ""
+                if request.answered:
+                    tokens.append(self._expect(exchange, index))
+                    reply = f"{self._prefix}.{tokens[-1]}"
+                await self._publish(request, reply, exchange, index)
             await _settle(exchange, timeout)
         finally:
             for token in tokens:

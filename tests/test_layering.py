@@ -27,7 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "store": set(),
     "store.model": {"errors"},
     "store.foreign_json": {"errors"},
-    "store.wire": {"errors", "store.model", "store.foreign_json"},
+    "store.usual": {"store.foreign_json"},
+    "store.wire": {"errors", "store.model", "store.foreign_json", "store.usual"},
     "store.protocol": {"errors", "store.model", "store.wire"},
     "store.streams": {"errors", "store.model", "store.wire"},
     "store.layout": {"errors", "store.model"},
@@ -80,13 +81,14 @@ RESERVED: dict[str, set[str]] = {
     "click": {"cli"},
     "rich": {"cli"},
     "platformdirs": {"cli"},
+    "msgspec": {"store.usual", "tree.packed"},
 }
 
 #: Modules that compute and never wait.
 PURE = (
     *("errors", "config", "tree", "data.readahead"),
     *("store.model", "store.base", "store.wire", "store.protocol", "store.layout"),
-    *("store.streams", "store.foreign_json", "store.primitives", "store.advisories"),
+    *("store.streams", "store.foreign_json", "store.usual", "store.primitives", "store.advisories"),
 )
 #: What waits, and so has no place in them.
 WAITING = {"trio", "asyncio", "nats", "pyfuse3", "socket", "threading", "subprocess"}

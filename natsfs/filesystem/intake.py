@@ -57,6 +57,8 @@ class Intake:
         self._foreign_renames = foreign_renames
         #: Subjects seen since the watch (re)started; None once it has caught up.
         self._seen: set[str] | None = None
+        #: Whether nothing was known when it did, so that nothing can be missing of what was.
+        self._from_nothing = False
         self._deferred: list[ObjectInfo] = []
         #: Subjects of reserved names that a sweep missed, and up to which revision it had looked.
         self._missed: dict[str, int] = {}
@@ -88,7 +90,8 @@ class Intake:
                 with trio.CancelScope() as self._round:
                     async with self._m.store.watch() as events:
                         async for event in events:
-                            await self._follow_in_order(event)
+                            if started or not self._load(event):
+                                await self._follow_in_order(event)
                             if isinstance(event, CaughtUp) and not started:
                                 started = True
                                 task_status.started()
@@ -104,6 +107,21 @@ class Intake:
                 log.warning("the watch of bucket %s failed: %s", self._m.store.bucket, error)
             self._m.live = False
             await trio.sleep(WATCH_RETRY)
+
+    def _load(self, event: WatchEvent) -> bool:
+        """Take in *event* at once if it is one more object of a bucket that nobody has looked at:
+        there is neither a kernel that has to be told, nor a program that changes anything."""
+        if not isinstance(event, Updated):
+            return False
+        info = event.info
+        if self._m.foreign_claims or info.subject in self._m.malformed:
+            return False
+        if not self._m.namespace.load(info):
+            return False
+        self._mark_seen(info.subject)
+        self._told = max(self._told, info.revision)
+        self.on_meta(info)
+        return True
 
     async def _follow_in_order(self, event: WatchEvent) -> None:
         """Take in *event* when everything before it is visible to programs.
@@ -276,6 +294,8 @@ class Intake:
             self._start_anew()
         self._created_ns = created_ns
         self._seen = set()
+        namespace = self._m.namespace
+        self._from_nothing = not (len(namespace) or len(namespace.graves) or self._m.malformed)
         # Until all is compared the kernel is to ask for everything anew.
         self._m.live = False
         self.on_restart()
@@ -298,18 +318,18 @@ class Intake:
         self._arrivals.vanish(event.subject)
 
     def _mark_seen(self, subject: str) -> None:
-        if self._seen is not None:
+        if self._seen is not None and not self._from_nothing:
             self._seen.add(subject)
 
     def _sweep(self, revision: int) -> None:
         """The watch delivered everything there is up to *revision*: what it left out is gone."""
         seen, self._seen = self._seen, None
-        if seen is not None:
+        if seen is not None and not self._from_nothing:
             for subject in set(self._m.namespace.subjects()) - seen:
                 self._sweep_away(subject, revision)
             for subject in set(self._m.malformed) - seen:
                 del self._m.malformed[subject]
-            self._m.namespace.keep_graves(seen, revision)
+            self._m.namespace.graves.keep(seen, revision)
         if self._m.gone:
             self._m.gone = False
             log.info("bucket %s is there again", self._m.store.bucket)
@@ -349,7 +369,7 @@ class Intake:
         for subject in self._m.namespace.subjects():
             self._arrivals.vanish(subject)
         self._m.notifier.changed(self._m.namespace.drop_empty_directories())
-        self._m.namespace.forget_graves()
+        self._m.namespace.graves.clear()
         self._m.unconfirmed.clear()
         self._m.malformed.clear()
         self._missed.clear()

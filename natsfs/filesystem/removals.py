@@ -27,7 +27,6 @@ from natsfs.filesystem.intake import Intake
 from natsfs.filesystem.lifetimes import expiry_ns
 from natsfs.filesystem.state import Mounted
 from natsfs.store.model import BucketStatus, ObjectInfo, Removed
-from natsfs.tree.nodes import info_of
 
 log = logging.getLogger(__name__)
 
@@ -126,10 +125,7 @@ class Removals:
         """The subjects whose newest message was deleted by its revision: one pass over the tree for
         all that came together."""
         revisions, self._revisions = self._revisions, set()
-        if not revisions:
-            return set()
-        last = self._m.namespace.last_revision
-        return {s for s in self._m.namespace.subjects() if last(s) in revisions}
+        return self._m.namespace.index.subjects_at(revisions) if revisions else set()
 
     async def _look_once_more(self, subjects: set[str]) -> None:
         await trio.sleep(SECOND_LOOK)
@@ -169,10 +165,8 @@ class Removals:
             self._intake.compare()
         elif self._m.max_age_ns != max_age_ns:
             self._expiring.clear()
-            for subject in self._m.namespace.subjects():
-                info = info_of(self._m.namespace.find(subject))
-                if info is not None:
-                    self._note(info)
+            for info in self._m.namespace.index.infos():
+                self._note(info)
 
     # -- expiry -----------------------------------------------------------------------------------
 
@@ -270,4 +264,5 @@ class Removals:
         metas = await self._m.store.count_metas()
         if metas is None:
             return None
-        return metas - len(self._m.namespace) - self._m.namespace.graves - len(self._m.malformed)
+        namespace = self._m.namespace
+        return metas - len(namespace) - len(namespace.graves) - len(self._m.malformed)

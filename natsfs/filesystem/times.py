@@ -25,7 +25,7 @@ from natsfs.filesystem.naming import meta_of
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.store.model import ObjectInfo
-from natsfs.tree.nodes import Directory, Leaf, Node, NodeChange, info_of, walk
+from natsfs.tree.nodes import Directory, Leaf, Node, NodeChange, walk_directories
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +49,17 @@ class Times:
     def tree_loaded(self) -> None:
         """The tree is complete for the first time.  Of what is newer than a directory's marker only
         what was created since changed the directory, and not what was rewritten."""
-        root = self._m.namespace.root
-        for directory in (root, *walk(root)):
-            if isinstance(directory, Directory) and directory.marker is not None:
-                directory.changed = _newest_creation(directory, directory.marker)
+        for directory in walk_directories(self._m.namespace.root):
+            if directory.marker is not None:
+                directory.changed = self._newest_creation(directory, directory.marker)
                 directory.attributes = None
+
+    def _newest_creation(self, directory: Directory, marker: ObjectInfo) -> tuple[int, int]:
+        """Revision and time of the newest entry that was made after *marker* was written."""
+        for info in self._m.namespace.index.newest_first(directory, marker.revision):
+            if birth_ns(info) > marker.time_ns:
+                return info.revision, info.time_ns
+        return 0, 0
 
     def entry_changed(self, directory: Directory, at_ns: int) -> None:
         """An entry of *directory* came or went by this mount's doing at *at_ns*."""
@@ -135,14 +141,3 @@ class Times:
     def _mtime(self, directory: Directory) -> dict[str, str]:
         attributes = attributes_of(self._m, directory)
         return AttributeChanges(mtime_ns=attributes.mtime_ns).encode(attributes)
-
-
-def _newest_creation(directory: Directory, marker: ObjectInfo) -> tuple[int, int]:
-    """Revision and time of the newest entry that was made after *marker* was written."""
-    found = (info_of(child) for child in directory.children.values())
-    made = (
-        (info.revision, info.time_ns)
-        for info in found
-        if info is not None and info.revision > marker.revision and birth_ns(info) > marker.time_ns
-    )
-    return max(made, default=(0, 0))

@@ -31,6 +31,7 @@ from natsfs.store.foreign_json import (
     read_text,
 )
 from natsfs.store.model import NOTHING, Link, ObjectInfo
+from natsfs.store.usual import UsualMeta, read_usual
 
 #: What the names of the streams of object buckets begin with.
 STREAM_PREFIX = "OBJ_"
@@ -216,31 +217,65 @@ def parse_info(
 
     Errors: `MalformedMeta`, whatever the payload.
     """
+    usual = read_usual(payload)
+    if usual is not None and usual.name and (not usual.nuid or _NUID.fullmatch(usual.nuid)):
+        return _usual_info(usual, subject, bucket, revision, time_ns, ttl)
     try:
-        fields = load(payload)
-        options = read_object(fields, "options")
-        link_fields = read_object(options, "link")
-        return ObjectInfo(
-            name=_name(fields),
-            bucket=bucket,
-            subject=subject,
-            nuid=_nuid(fields),
-            size=read_count(fields, "size"),
-            chunks=read_count(fields, "chunks"),
-            max_chunk_size=read_count(options, "max_chunk_size"),
-            digest=read_text(fields, "digest"),
-            deleted=read_flag(fields, "deleted"),
-            link=None if options.get("link") is None else _link(link_fields),
-            description=read_text(fields, "description"),
-            headers=_frozen({k: _values(v) for k, v in read_object(fields, "headers").items()}),
-            metadata=_frozen({k: as_text(v) for k, v in read_object(fields, "metadata").items()}),
-            extra=_extra(fields, options, link_fields),
-            revision=revision,
-            time_ns=time_ns,
-            ttl=ttl,
-        )
+        return _unusual_info(load(payload), subject, bucket, revision, time_ns, ttl)
     except Unreadable as error:
         raise MalformedMeta(f"meta on {subject}: {error}") from None
+
+
+def _usual_info(
+    meta: UsualMeta, subject: str, bucket: str, revision: int, time_ns: int, ttl: int
+) -> ObjectInfo:
+    """By position: naming the seventeen arguments takes a third of the time again."""
+    headers = meta.headers
+    return ObjectInfo(
+        meta.name,
+        bucket,
+        subject,
+        meta.nuid or "",
+        meta.size or 0,
+        meta.chunks or 0,
+        (meta.options.max_chunk_size or 0) if meta.options is not None else 0,
+        meta.digest or "",
+        bool(meta.deleted),
+        None,
+        meta.description or "",
+        _frozen({k: tuple(v) for k, v in headers.items()}) if headers else NOTHING,
+        _frozen(meta.metadata) if meta.metadata else NOTHING,
+        NOTHING,
+        revision,
+        time_ns,
+        ttl,
+    )
+
+
+def _unusual_info(
+    fields: Mapping[str, Any], subject: str, bucket: str, revision: int, time_ns: int, ttl: int
+) -> ObjectInfo:
+    options = read_object(fields, "options")
+    link_fields = read_object(options, "link")
+    return ObjectInfo(
+        name=_name(fields),
+        bucket=bucket,
+        subject=subject,
+        nuid=_nuid(fields),
+        size=read_count(fields, "size"),
+        chunks=read_count(fields, "chunks"),
+        max_chunk_size=read_count(options, "max_chunk_size"),
+        digest=read_text(fields, "digest"),
+        deleted=read_flag(fields, "deleted"),
+        link=None if options.get("link") is None else _link(link_fields),
+        description=read_text(fields, "description"),
+        headers=_frozen({k: _values(v) for k, v in read_object(fields, "headers").items()}),
+        metadata=_frozen({k: as_text(v) for k, v in read_object(fields, "metadata").items()}),
+        extra=_extra(fields, options, link_fields),
+        revision=revision,
+        time_ns=time_ns,
+        ttl=ttl,
+    )
 
 
 def _name(fields: Mapping[str, Any]) -> str:

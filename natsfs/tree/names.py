@@ -55,6 +55,9 @@ def encode_component(text: str) -> bytes:
     The result is of any length, see `MAX_COMPONENT`.  It belongs to *text* alone only if *text*
     `is_canonical`.
     """
+    if text.isascii() and "\0" not in text and text not in _SHOWN_WHOLE:
+        # Nothing to replace: what is replaced and what replaces it is not ASCII.
+        return text.encode()
     return bytes_of(_NUL.sub(_show_nul, _show_whole(text)))
 
 
@@ -64,6 +67,8 @@ def decode_component(name: bytes) -> str:
     Defined, and different, for every *name* that a program may create: not empty, not ``.`` or
     ``..``, without slash and NUL.  `encode_component` brings back each of them.
     """
+    if name.isascii():
+        return name.decode()
     return _hide_whole(_NUL_SHOWN.sub(_hide_nul, text_of(name)))
 
 

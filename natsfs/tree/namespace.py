@@ -10,9 +10,11 @@ Pure and synchronous: every method is atomic, and nothing here waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 
 from natsfs.store.model import ObjectInfo
+from natsfs.tree.graves import Graves
+from natsfs.tree.index import Index
 from natsfs.tree.names import decode_component, encode_component, split_name
 from natsfs.tree.nodes import (
     ROOT_MARKER,
@@ -30,9 +32,9 @@ from natsfs.tree.nodes import (
     is_displaced,
     is_marker,
     note_change,
-    walk,
+    walk_directories,
 )
-from natsfs.tree.placement import adopt, arrange_after, displace
+from natsfs.tree.placement import adopt, arrange_after, displace, stands_alone
 
 
 class Namespace:
@@ -43,35 +45,32 @@ class Namespace:
         self._is_hard_link = is_hard_link
         #: Hard links by the name of the object that they link to.
         self._links: dict[str, list[Hardlink]] = {}
-        self._by_subject: dict[str, Leaf | Directory] = {}
-        #: Subjects by the version that they have: several while a rename is half done (A2).
-        self._by_nuid: dict[str, tuple[str, ...]] = {}
-        #: Revisions of tombstones, which a compare-and-set that re-creates the name must state.
-        self._graves: dict[str, int] = {}
+        self.index = Index(self.root)
+        self.graves = Graves()
+        #: The directory that `load` put something into last, and what names there begin with.
+        self._recent: tuple[str, Directory] | None = None
 
     # -- questions --------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """How many objects the bucket shows."""
-        return len(self._by_subject)
+        return len(self.index)
 
     def find(self, subject: str) -> Leaf | Directory | None:
         """The node whose meta is on *subject*."""
-        return self._by_subject.get(subject)
+        return self.index.find(subject)
 
     def subjects_with(self, nuid: str) -> tuple[str, ...]:
         """The subjects whose objects have the version *nuid*: one, but for renames half done."""
-        return self._by_nuid.get(nuid, ())
+        return self.index.subjects_with(nuid)
 
     def subjects(self) -> list[str]:
         """The subjects of all objects, as they are now."""
-        return list(self._by_subject)
+        return self.index.subjects()
 
     def last_revision(self, subject: str) -> int:
         """The newest revision known on *subject*, alive or deleted; 0 if there was none."""
-        node = self._by_subject.get(subject)
-        info = info_of(node) if node is not None else None
-        return info.revision if info is not None else self._graves.get(subject, 0)
+        return self.index.revision(subject) or self.graves.revision(subject)
 
     def resolve(self, name: str) -> Node | None:
         """The node that the object *name* is, or else the directory that it is a prefix for."""
@@ -114,11 +113,12 @@ class Namespace:
         """
         if info.revision <= self.last_revision(info.subject):
             return []
-        node = self._by_subject.get(info.subject)
+        self._recent = None
+        node = self.index.find(info.subject)
         if info.deleted:
-            self._graves[info.subject] = info.revision
+            self.graves.add(info)
             return [] if node is None else self._drop(node, info)
-        self._graves.pop(info.subject, None)
+        self.graves.discard(info.subject)
         if node is None:
             return self._add(info)
         known = info_of(node)
@@ -126,10 +126,27 @@ class Namespace:
             return self._drop(node, info) + self._add(info)
         return self._update(node, info)
 
+    def load(self, info: ObjectInfo) -> bool:
+        """Take in the meta of a new object as `apply` does, if that concerns nothing that is known:
+        a fifth of the time.  Only while nobody has looked at the tree, who would have to be told.
+        """
+        directory, _, text = info.name.rpartition("/")
+        if not text or info.deleted or self.index.is_node(info.subject):
+            return False
+        if info.subject in self.graves or info.name in self._links:
+            return False
+        if self._recent is None or self._recent[0] != directory:
+            self._recent = directory, self._reach(split_name(info.name)[0], info, [])
+        parent, component = self._recent[1], encode_component(text)
+        if not stands_alone(parent, component, text):
+            return False
+        note_change(parent, info)
+        return self.index.pack(parent, component, info)
+
     def vanish(self, subject: str) -> list[Change]:
         """The meta on *subject* is gone without a tombstone: purged or expired."""
-        self._graves.pop(subject, None)
-        node = self._by_subject.get(subject)
+        self.graves.discard(subject)
+        node = self.index.find(subject)
         return [] if node is None else self._drop(node, None)
 
     def confirm(self, node: Leaf | Directory, info: ObjectInfo) -> None:
@@ -141,7 +158,7 @@ class Namespace:
         if known is not None and known.subject == info.subject and known.revision >= info.revision:
             return
         self._unregister(node)
-        self._graves.pop(info.subject, None)
+        self.graves.discard(info.subject)
         self._register(node, info)
 
     def supersede(self, leaf: Leaf) -> None:
@@ -177,46 +194,31 @@ class Namespace:
         forget_displaced(leaf.parent, leaf)
         self._unregister(leaf)
         if grave is not None:
-            self._graves[grave.subject] = grave.revision
+            self.graves.add(grave)
         leaf.info = None
 
     def bury(self, info: ObjectInfo) -> None:
         """This mount's own tombstone *info* was acknowledged; its node is no longer in the tree."""
-        node = self._by_subject.get(info.subject)
+        node = self.index.find(info.subject)
         known = info_of(node)
         if node is None or known is None or known.revision < info.revision:
             if node is not None:
                 self._unregister(node)
-            self._graves[info.subject] = info.revision
-
-    @property
-    def graves(self) -> int:
-        """How many tombstones are known."""
-        return len(self._graves)
-
-    def keep_graves(self, subjects: Set[str], revision: int) -> None:
-        """Up to *revision* the bucket holds tombstones on *subjects* and nowhere else."""
-        gone = [s for s, r in self._graves.items() if r <= revision and s not in subjects]
-        for subject in gone:
-            del self._graves[subject]
+            self.graves.add(info)
 
     def forget(self, node: Leaf | Directory, grave: ObjectInfo) -> None:
         """The meta of *node*, which keeps its place, was replaced by *grave*."""
         self._unregister(node)
-        self._graves[grave.subject] = grave.revision
+        self.graves.add(grave)
         if isinstance(node, Directory):
             node.marker = None
             node.attributes = None
 
-    def forget_graves(self) -> None:
-        """The bucket is another one: tombstones and their revisions mean nothing any more."""
-        self._graves.clear()
-
     def drop_empty_directories(self) -> list[Change]:
         """Drop what only this mount remembers: directories without anything in them."""
         changes: list[Change] = []
-        for node in reversed(list(walk(self.root))):
-            if isinstance(node, Directory) and not node.children and node.parent is not None:
+        for node in reversed(list(walk_directories(self.root))):
+            if not node.children and node.parent is not None:
                 changes.append(EntryChange(node.parent, node.name, gone=node))
                 changes += self.detach(node)
         return changes
@@ -237,6 +239,7 @@ class Namespace:
         """Give *node*, which has no place, the name *name* in *parent*.  Whoever has been given
         that name meanwhile, because it was free, is shown under another one."""
         holder = parent.children.get(name)
+        self._recent = None
         node.parent = parent
         node.name = name
         parent.children[name] = node
@@ -249,6 +252,9 @@ class Namespace:
         """Take *node* out of its directory.  Whoever it had displaced gets its name."""
         parent = node.parent
         assert parent is not None
+        self._recent = None
+        if isinstance(node, Directory):
+            self.index.unpack_all(node)
         component = encode_component(component_text(node))
         if parent.children.get(node.name) is node:
             del parent.children[node.name]
@@ -265,13 +271,15 @@ class Namespace:
         if info.name == ROOT_MARKER and is_marker(info) and self.root.marker is None:
             return self._mark(self.root, info)
         changes: list[Change] = []
-        directory = self.root
-        for part in directories:
-            directory = self._enter(directory, part, info, changes)
+        directory = self._reach(directories, info, changes)
         if is_marker(info) and directory.marker is None:
             return changes + self._mark(directory, info)
         # A second object of a marker's name, which is under another subject, is shown in it.
         note_change(directory, info)
+        component = encode_component(text)
+        alone = stands_alone(directory, component, text) and info.name not in self._links
+        if alone and self.index.pack(directory, component, info):
+            return [*changes, EntryChange(directory, component)]
         holder = called(directory, text, Leaf)
         if holder is not None and holder.info is None:
             # Somebody else was faster than our own commit, which will replace this version.
@@ -285,6 +293,12 @@ class Namespace:
         self._register(directory, info)
         directory.attributes = None
         return [NodeChange(directory)]
+
+    def _reach(self, directories: list[str], info: ObjectInfo, changes: list[Change]) -> Directory:
+        directory = self.root
+        for part in directories:
+            directory = self._enter(directory, part, info, changes)
+        return directory
 
     def _enter(
         self, directory: Directory, text: str, info: ObjectInfo, changes: list[Change]
@@ -339,14 +353,10 @@ class Namespace:
         return is_marker(info), self._is_hard_link(info)
 
     def _register(self, node: Leaf | Directory, info: ObjectInfo) -> None:
-        previous = self._by_subject.get(info.subject)
+        previous = self.index.find(info.subject)
         if previous is not None and previous is not node:
             self._unregister(previous)
-        self._by_subject[info.subject] = node
-        if info.nuid:
-            others = self.subjects_with(info.nuid)
-            if info.subject not in others:
-                self._by_nuid[info.nuid] = (*others, info.subject)
+        self.index.add(node, info)
         if isinstance(node, Directory):
             node.marker = info
             node.removed = False
@@ -360,12 +370,7 @@ class Namespace:
         info = info_of(node)
         if info is None:
             return
-        if self._by_subject.get(info.subject) is node:
-            del self._by_subject[info.subject]
-            others = tuple(s for s in self.subjects_with(info.nuid) if s != info.subject)
-            self._by_nuid[info.nuid] = others
-            if not others:
-                del self._by_nuid[info.nuid]
+        self.index.remove(node, info)
         name = info.link.name if info.link is not None else None
         if isinstance(node, Hardlink) and name is not None and node in self._links.get(name, ()):
             self._links[name].remove(node)

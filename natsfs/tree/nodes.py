@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from natsfs.store.model import ObjectInfo
+from natsfs.tree.children import Children
 from natsfs.tree.inodes import Numbered
 from natsfs.tree.names import (
     decode_component,
@@ -58,7 +59,7 @@ class Directory(Node):
     def __init__(self, parent: Directory | None, name: bytes, text: str) -> None:
         super().__init__(parent, name)
         self.text = text
-        self.children: dict[bytes, Node] = {}
+        self.children: Children[Node] = Children()
         #: Entries that are shown under another name, by the name they would have.
         self.displaced: dict[bytes, list[Node]] = {}
         self.marker: ObjectInfo | None = None
@@ -170,6 +171,15 @@ def walk(directory: Directory) -> Iterator[Node]:
             yield node
             if isinstance(node, Directory):
                 pending.append(node)
+
+
+def walk_directories(directory: Directory) -> Iterator[Directory]:
+    """*directory* and every one below it, parents first; makes no nodes of packed entries."""
+    pending = [directory]
+    while pending:
+        found = pending.pop()
+        yield found
+        pending += (node for node in found.children.nodes() if isinstance(node, Directory))
 
 
 def info_of(node: Node | None) -> ObjectInfo | None:

@@ -39,6 +39,14 @@ from natsfs.tree.nodes import (
 _QUOTE = QUOTE.encode()
 
 
+def stands_alone(directory: Directory, component: bytes, text: str) -> bool:
+    """Whether a new entry *text*, whose own name is *component*, is shown so whatever else is in
+    *directory*, and changes nothing for any other."""
+    if component in directory.children or directory.displaced:
+        return False
+    return len(component) <= MAX_COMPONENT and is_canonical(text)
+
+
 def adopt(directory: Directory, node: Node) -> list[Change]:
     """Find a name in *directory* for *node*, which has none yet, and for whom it displaces."""
     component = encode_component(component_text(node))

@@ -14,9 +14,9 @@ import trio
 import trio.testing
 
 from natsfs.config import ServerConfig
-from natsfs.errors import ConnectionLost, InvalidArgument, RequestTimeout
+from natsfs.errors import ConnectFailed, ConnectionLost, InvalidArgument, RequestTimeout
 from natsfs.server import Server
-from natsfs.store.link import Links, link, open_links
+from natsfs.store.link import Links, feed, link, open_links
 from natsfs.store.session import AnswerLost, NoResponders, Request, open_session
 from tests.contract.linked import (
     CHUNK,
@@ -311,3 +311,56 @@ def server_closes_it(server: Server) -> None:
     deadline = time.monotonic() + 20
     while "Slow Consumer" not in log.read_text():
         assert time.monotonic() < deadline
+
+
+# -- feeds ----------------------------------------------------------------------------------------
+
+
+async def ask_often(links: Links, subject: str, count: int) -> None:
+    """Send numbered messages to *subject*, whose listener does not answer."""
+    numbers = [Request(subject, f"{n}".encode()) for n in range(count)]
+    answers = await links.exchange(numbers, timeout=0.5)
+    assert all(isinstance(answer, RequestTimeout) for answer in answers)
+
+
+async def test_feed(nats_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent to a feed arrives whole and in order, also when its reader is slow."""
+    monkeypatch.setattr(feed, "WAITING", 10)
+    monkeypatch.setattr(feed, "PATIENCE", 0.05)
+    async with linked(nats_server.url) as links, links.feed() as (subject, fed):
+        await ask_often(links, subject, 5000)
+        found: list[bytes] = []
+        with trio.fail_after(20):
+            while len(found) < 5000:
+                found += [bytes(message.data) for message in await fed.receive()]
+        assert found == [f"{n}".encode() for n in range(5000)]
+
+
+async def test_feed_without_a_connection_for_it(
+    nats_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the server allows no more connections, the session brings what a feed would."""
+
+    async def refuse(*_: object) -> None:
+        raise ConnectFailed("no more connections")
+
+    async with linked(nats_server.url) as links:
+        monkeypatch.setattr(feed, "open_transport", refuse)
+        async with links.feed() as (subject, fed):
+            await links.session.request(INFO)  # the server has the subscription now
+            await ask_often(links, subject, 3)
+            assert [bytes(message.data) for message in await fed.receive()] == [b"0", b"1", b"2"]
+
+
+@LOST
+async def test_feed_of_a_server_that_goes(start: StartServer) -> None:
+    """A feed whose connection breaks says so, after what had come."""
+    server = start("")
+    async with linked(server.url) as links, links.feed() as (subject, fed):
+        await ask_often(links, subject, 1)
+        os.kill(server.pid, signal.SIGKILL)
+        with trio.fail_after(10):
+            assert [bytes(message.data) for message in await fed.receive()] == [b"0"]
+            with pytest.raises(AnswerLost):
+                await fed.receive()
+        await until(lambda: not links.connected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from natsfs.store.model import Link, ObjectInfo
+from natsfs.store.wire import meta_subject
 from natsfs.tree.namespace import Namespace
 from natsfs.tree.nodes import Node, info_of, walk
 
@@ -18,11 +19,11 @@ def is_hard(info: ObjectInfo) -> bool:
 
 
 def meta(name: str, revision: int = 1, *, size: int = 0, subject: str = "") -> ObjectInfo:
-    """A meta as the watch brings it.  By default the subject is the name."""
+    """A meta as the watch brings it.  By default the subject is the standard one."""
     return ObjectInfo(
         name=name,
         bucket="b",
-        subject=subject or name,
+        subject=subject or meta_subject("b", name),
         nuid=f"nuid{revision}",
         size=size,
         revision=revision,
@@ -58,10 +59,12 @@ def path_of(node: Node) -> bytes:
 
 
 def paths(namespace: Namespace) -> dict[str, bytes]:
-    """Where each object is shown, by its subject."""
+    """Where each object is shown, by its name, or by its subject where that is not the standard
+    one."""
     found = {}
     for node in everything(namespace):
         info = info_of(node)
         if info is not None:
-            found[info.subject] = path_of(node)
+            standard = info.subject == meta_subject("b", info.name)
+            found[info.name if standard else info.subject] = path_of(node)
     return found

@@ -258,6 +258,40 @@ def test_nothing_else_is_raised(payload: bytes) -> None:
     assert parse_digest(again.digest) == parse_digest(whole.digest)
 
 
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+counts = st.none() | st.integers(0, 2**63)
+usual = st.fixed_dictionaries(
+    {"name": texts},
+    optional={
+        "nuid": st.none() | st.from_regex("[A-Za-z0-9_-]{0,130}", fullmatch=True),
+        "size": counts,
+        "chunks": counts,
+        "options": st.none() | st.fixed_dictionaries({}, optional={"max_chunk_size": counts}),
+        "digest": texts,
+        "deleted": st.booleans(),
+        "description": texts,
+        "mtime": texts,
+        "bucket": texts,
+        "headers": st.dictionaries(texts, st.lists(texts, max_size=2), max_size=2),
+        "metadata": st.dictionaries(texts, texts, max_size=3),
+    },
+)
+
+
+@given(usual | metas)
+def test_usual_metas_are_read_like_others(fields: dict[str, Any]) -> None:
+    """M6: a meta says the same whether it is read the quick way or, because of one unknown field,
+    the other one."""
+    try:
+        slow = parse({**fields, "unheard-of": 1})
+    except MalformedMeta:
+        with pytest.raises(MalformedMeta):
+            parse(fields)
+    else:
+        extra = {key: value for key, value in slow.extra.items() if key != "unheard-of"}
+        assert parse(fields) == replace(slow, extra=extra)
+
+
 @given(metas)
 def test_unknown_fields_come_back(fields: dict[str, Any]) -> None:
     """M6: every field without a name here is written as it came."""

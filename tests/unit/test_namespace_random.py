@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 from natsfs.store.model import ObjectInfo
+from natsfs.store.wire import meta_subject
 from natsfs.tree.names import MAX_COMPONENT, encode_component
 from natsfs.tree.namespace import Namespace
 from natsfs.tree.nodes import (
@@ -244,24 +245,24 @@ class Trial(RuleBasedStateMachine):
     def commit(self, data: st.DataObject, size: int) -> None:
         leaf = data.draw(st.sampled_from(self.leaves(committed=False)))
         name = leaf.object_name
-        if self.namespace.find(name) is not None:
-            return
         info = meta(name, self.stamp(), size=size)
+        if self.namespace.find(info.subject) is not None:
+            return
         self.namespace.confirm(leaf, info)
-        self.known[name] = info
+        self.known[info.subject] = info
         self.apply(info)
 
     @rule(data=st.data(), name=st.sampled_from(CREATED))
     def mkdir(self, data: st.DataObject, name: bytes) -> None:
         parent = data.draw(st.sampled_from(self.directories()))
         marker = parent.child_name(name) + "/"
-        if name in parent.children or marker == ROOT_MARKER or self.namespace.find(marker):
+        info = meta(marker, self.stamp())
+        if name in parent.children or marker == ROOT_MARKER or self.namespace.find(info.subject):
             return
         child = Directory(None, b"", "")
-        info = meta(marker, self.stamp())
         self.namespace.confirm(child, info)
         self.namespace.place(child, parent, name)
-        self.known[marker] = info
+        self.known[info.subject] = info
         self.apply(info)
 
     @precondition(lambda self: self.leaves(committed=True))
@@ -298,14 +299,15 @@ class Trial(RuleBasedStateMachine):
         leaf = data.draw(st.sampled_from(self.leaves(committed=True)))
         directory = data.draw(st.sampled_from(self.directories()))
         target = directory.child_name(name)
-        taken = name in directory.children or self.namespace.find(target) is not None
+        subject = meta_subject("b", target)
+        taken = name in directory.children or self.namespace.find(subject) is not None
         if taken or self.namespace.has_links:
             return
         assert leaf.info is not None
         assert leaf.parent is not None
         kernel = Kernel(self.namespace)
         own = [EntryChange(leaf.parent, leaf.name), EntryChange(directory, name)]
-        arrived = replace(leaf.info, name=target, subject=target, revision=self.stamp())
+        arrived = replace(leaf.info, name=target, subject=subject, revision=self.stamp())
         departed = grave(leaf.info, self.stamp())
         changes = self.namespace.detach(leaf)
         if name in directory.children:  # what was displaced has it now
@@ -351,11 +353,11 @@ class Twins(Trial):
 
     @rule(name=names, size=st.sampled_from([0, 7]))
     def foreign_put_under_another_subject(self, name: str, size: int) -> None:
-        self.apply(meta(name, self.stamp(), size=size, subject=name + "#2"))
+        self.apply(meta(name, self.stamp(), size=size, subject=meta_subject("b", name) + "#2"))
 
     @rule(name=names, other=names)
     def foreign_name_moves_on_its_subject(self, name: str, other: str) -> None:
-        self.apply(meta(name, self.stamp(), subject=other))
+        self.apply(meta(name, self.stamp(), subject=meta_subject("b", other)))
 
 
 class Links(Trial):
@@ -388,7 +390,65 @@ class Links(Trial):
             self.apply(departed)
 
 
-@pytest.mark.parametrize("machine", [Twins, Links])
+class Unseen(Twins):
+    """Nobody looks at the tree between changes, so that most of it stays packed."""
+
+    def apply(self, info: ObjectInfo) -> None:
+        known = self.known.get(info.subject)
+        changes = self.namespace.apply(info)
+        if known is None or known.revision < info.revision:
+            self.known[info.subject] = info
+            self.history.append(info)
+        else:
+            assert changes == []
+
+    @rule(name=names, size=st.sampled_from([0, 7]))
+    def loaded(self, name: str, size: int) -> None:
+        info = meta(name, self.stamp(), size=size)
+        if self.namespace.load(info):
+            self.known[info.subject] = info
+            self.history.append(info)
+        else:
+            self.apply(info)
+
+    @rule(name=names, size=st.sampled_from([0, 7]))
+    def foreign_copy_of_a_version(self, name: str, size: int) -> None:
+        if self.history:
+            self.apply(replace(meta(name, self.stamp(), size=size), nuid=self.history[0].nuid))
+
+    @precondition(lambda self: self.live())
+    @rule(data=st.data())
+    def versions_are_found(self, data: st.DataObject) -> None:
+        nuid = data.draw(st.sampled_from(self.live())).nuid
+        wanted = {info.subject for info in self.live() if info.nuid == nuid}
+        assert set(self.namespace.subjects_with(nuid)) == wanted
+
+    @precondition(lambda self: self.live())
+    @rule(data=st.data())
+    def revisions_are_found(self, data: st.DataObject) -> None:
+        info = data.draw(st.sampled_from(self.live()))
+        assert self.namespace.index.subjects_at({info.revision}) == {info.subject}
+
+    @precondition(lambda self: self.live())
+    @rule(data=st.data())
+    def subjects_are_found(self, data: st.DataObject) -> None:
+        info = data.draw(st.sampled_from(self.live()))
+        assert info_of(self.namespace.find(info.subject)) == info
+
+    @invariant()
+    def tree_shows_the_bucket(self) -> None:
+        live = {info.subject: info for info in self.live()}
+        assert {info.subject: info for info in self.namespace.index.infos()} == live
+        assert sorted(self.namespace.subjects()) == sorted(live)
+        assert len(self.namespace) == len(live)
+        for subject, info in self.known.items():
+            assert self.namespace.last_revision(subject) == info.revision
+
+    def teardown(self) -> None:
+        check_tree(self.namespace, self.live())
+
+
+@pytest.mark.parametrize("machine", [Twins, Links, Unseen])
 def test_random_changes(machine: type[Trial]) -> None:
     """N1: after any changes in any order each object has one path, and the kernel was told."""
     run_state_machine_as_test(
@@ -410,7 +470,7 @@ def shown(namespace: Namespace) -> dict[str, bytes]:
 def test_order_of_arrival(wanted: list[tuple[str, str]], data: st.DataObject) -> None:
     """N1, N3: objects have the same paths whichever came first, so every mount shows the same."""
     infos = [
-        meta(name, number, size=1, subject=name + suffix)
+        meta(name, number, size=1, subject=meta_subject("b", name) + suffix)
         for number, (name, suffix) in enumerate(wanted, 1)
     ]
     one, other = Namespace(is_hard), Namespace(is_hard)
@@ -435,9 +495,9 @@ def test_what_came_and_went(kept: list[str], data: st.DataObject) -> None:
     one, other = Namespace(is_hard), Namespace(is_hard)
     everyone = data.draw(st.permutations([*alive, *dict.fromkeys(gone)]))
     for number, (name, suffix) in enumerate(everyone, 1):
-        one.apply(meta(name, number, size=1, subject=name + suffix))
+        one.apply(meta(name, number, size=1, subject=meta_subject("b", name) + suffix))
     for name, suffix in dict.fromkeys(gone):
-        one.vanish(name + suffix)
+        one.vanish(meta_subject("b", name) + suffix)
     for number, (name, suffix) in enumerate(alive, 1):
-        other.apply(meta(name, number, size=1, subject=name + suffix))
+        other.apply(meta(name, number, size=1, subject=meta_subject("b", name) + suffix))
     assert shown(one) == shown(other)

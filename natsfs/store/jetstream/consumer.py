@@ -88,13 +88,11 @@ class Consumer:
 async def consume(bucket: Bucket, subject: str, config: dict[str, Any]) -> AsyncIterator[Consumer]:
     """Make a consumer on *subject* with *config* for as long as the context lasts.
 
-    Errors: those of `Api.ask` and `Session.subscribe`.
+    Errors: those of `Api.ask` and `Session.feed`.
     """
-    session, name = bucket.api.session, f"natsfs_{new_nuid()}"
-    inbox = session.new_inbox()
+    name = f"natsfs_{new_nuid()}"
     wanted = {
         "name": name,
-        "deliver_subject": inbox,
         "filter_subject": subject,
         "ack_policy": "none",
         "max_deliver": 1,
@@ -106,11 +104,11 @@ async def consume(bucket: Bucket, subject: str, config: dict[str, Any]) -> Async
         "num_replicas": 1,
         **config,
     }
-    async with session.subscribe(inbox) as subscription:
+    async with bucket.api.session.feed() as (inbox, subscription):
         made = await bucket.api.control.ask(
             f"consumer of bucket {bucket.name!r}",
             f"CONSUMER.CREATE.{bucket.stream}.{name}.{subject}",
-            {"stream_name": bucket.stream, "config": wanted},
+            {"stream_name": bucket.stream, "config": {"deliver_subject": inbox, **wanted}},
         )
         try:
             yield Consumer(subscription, int(made.get("num_pending", 0)))

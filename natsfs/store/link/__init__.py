@@ -5,28 +5,33 @@ several copies of what is in it.  Here it is one write and one read on a socket 
 thread.  `receiver` and `outbox` are the two directions of the NATS protocol without I/O,
 `transport` is the socket, `handshake` logs in, `exchange` and `link` match answers to requests,
 `buffers` and `budget` bound the memory for them, and `pool` has several links for several tasks.
+`feed` brings what a consumer delivers.
 
-What is long-lived or rare stays with the session: subscriptions, the choice of the server, logging
-in.  And while no link can be had (just after a start, while the server is away, where it does not
-allow so many connections) the session carries the requests too.
+What is rare stays with the session: other subscriptions, the choice of the server, logging in.  And
+while no link can be had (just after a start, while the server is away, where it does not allow so
+many connections) the session carries the requests too.
 
 Concurrency: any number of tasks may use `Links`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import trio
 
 from natsfs.config import ServerConfig
-from natsfs.errors import NatsfsError
+from natsfs.errors import ConnectFailed, NatsfsError
 from natsfs.store.link.buffers import joined
+from natsfs.store.link.feed import open_feed
 from natsfs.store.link.pool import Pool
 from natsfs.store.session import Answer, Message, Request, Session, Subscription
 
 __all__ = ["Links", "joined", "open_links"]
+
+log = logging.getLogger(__name__)
 
 #: Bytes of requests from which on they go by a link for bulk: sending so much takes as long as a
 #: small request's round trip.
@@ -117,6 +122,24 @@ class Links:
     def subscribe(self, subject: str) -> AbstractAsyncContextManager[Subscription]:
         """`Session.subscribe`."""
         return self.session.subscribe(subject)
+
+    @asynccontextmanager
+    async def feed(self) -> AsyncIterator[tuple[str, Subscription]]:
+        """`Session.feed`, by a connection of its own where one can be had."""
+        async with AsyncExitStack() as stack:
+            yield await self._open_feed(stack)
+
+    async def _open_feed(self, stack: AsyncExitStack) -> tuple[str, Subscription]:
+        access = self.session.access
+        if access is not None:
+            opening = open_feed(access, self.config.connect_timeout, self._pool.nursery)
+            try:
+                feed = await stack.enter_async_context(opening)
+            except ConnectFailed as error:
+                log.info("metas come by the session: %s", error)
+            else:
+                return feed.subject, feed.subscription
+        return await stack.enter_async_context(self.session.feed())
 
     def new_inbox(self) -> str:
         """`Session.new_inbox`."""

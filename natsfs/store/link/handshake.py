@@ -1,4 +1,4 @@
-"""From a server's address to a link's transport: greeting, TLS, login, inbox.
+"""From a server's address to a link's transport: greeting, TLS, login, subscription.
 
 Nothing of the login is decided here: it comes from the session, which is logged in already.
 
@@ -23,21 +23,21 @@ from natsfs.store.session import Access
 #: Bytes of a message when the server does not say its limit: its default.
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
 
-#: The number of a link's only subscription, the one to its inbox.
-_INBOX_ID = 1
+#: The number of a link's only subscription.
+_ID = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A connection that is logged in and subscribed to its inbox."""
+    """A connection that is logged in and subscribed to one subject."""
 
     transport: Transport
     receiver: Receiver
     max_payload: int
 
 
-async def open_transport(access: Access, inbox: str, timeout: float) -> Opened:
-    """Connect as *access* says and subscribe to everything under *inbox*, within *timeout* seconds.
+async def open_transport(access: Access, subject: str, timeout: float) -> Opened:
+    """Connect as *access* says and subscribe to *subject*, within *timeout* seconds.
 
     Errors: `ConnectFailed`.
     """
@@ -45,7 +45,7 @@ async def open_transport(access: Access, inbox: str, timeout: float) -> Opened:
         with trio.fail_after(timeout):
             plain = PlainTransport(await trio.open_tcp_stream(*access.peer))
             try:
-                return await _log_in(plain, Receiver(), access, inbox)
+                return await _log_in(plain, Receiver(), access, subject)
             except BaseException:
                 plain.close()
                 raise
@@ -55,7 +55,9 @@ async def open_transport(access: Access, inbox: str, timeout: float) -> Opened:
         raise ConnectFailed(f"cannot open a link to {access.address}: {error}") from error
 
 
-async def _log_in(plain: PlainTransport, receiver: Receiver, access: Access, inbox: str) -> Opened:
+async def _log_in(
+    plain: PlainTransport, receiver: Receiver, access: Access, subject: str
+) -> Opened:
     transport: Transport = plain
     if access.tls is not None and access.tls_first:
         transport = await plain.start_tls(access.tls, access.address.host)
@@ -67,7 +69,7 @@ async def _log_in(plain: PlainTransport, receiver: Receiver, access: Access, inb
             raise ProtocolError("it offers no TLS, the session has it")
         transport = await plain.start_tls(access.tls, access.address.host)
     outbox = Outbox()
-    outbox.add([access.greet(info), f"SUB {inbox}.* {_INBOX_ID}\r\nPING\r\n".encode()])
+    outbox.add([access.greet(info), f"SUB {subject} {_ID}\r\nPING\r\n".encode()])
     await transport.drain(outbox)
     await _control(transport, receiver, b"PONG")
     return Opened(transport, receiver, max_payload_of(info))

@@ -283,4 +283,4 @@ def _lost(subject: str) -> AnswerLost:
 async def open_link(access: Access, shelf: Shelf, timeout: float) -> Link:
     """Connect within *timeout* seconds.  Errors: `ConnectFailed`."""
     inbox = f"{access.inbox_prefix}.{new_nuid()}"
-    return Link(access, await open_transport(access, inbox, timeout), inbox, shelf)
+    return Link(access, await open_transport(access, f"{inbox}.*", timeout), inbox, shelf)

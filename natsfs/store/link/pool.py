@@ -62,7 +62,7 @@ class Pool:
 
     def __init__(self, session: Session, nursery: trio.Nursery) -> None:
         self._session = session
-        self._nursery = nursery
+        self.nursery = nursery
         self._access: Access | None = None
         self._small = Group(1)
         self._bulk = Group(BULK_LINKS)
@@ -107,7 +107,7 @@ class Pool:
     def _begin(self, group: Group) -> None:
         if self._access is not None and self._session.connected:
             group.opening += 1
-            self._nursery.start_soon(self._open, group, self._access)
+            self.nursery.start_soon(self._open, group, self._access)
 
     async def _open(self, group: Group, access: Access) -> None:
         try:

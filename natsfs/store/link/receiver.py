@@ -10,6 +10,7 @@ Concurrency: synchronous.  Between `buffers` and `received` nothing else may be 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,9 @@ LARGE_BYTES = 8 * 1024
 MESSAGE_LIMIT = 256 * 1024 * 1024
 
 _CRLF = b"\r\n"
+
+#: Subject, reply subject and sizes of a message without headers, or those of one with headers.
+_LINE = re.compile(rb"(?:MSG (\S+) \d+ (?:(\S+) )?(\d+)|HMSG (\S+) \d+ (?:(\S+) )?(\d+) (\d+))\r\n")
 
 
 class ProtocolError(NatsfsError):
@@ -67,7 +71,7 @@ class Receiver:
     """
 
     def __init__(self) -> None:
-        self.lend: Callable[[str, int], memoryview | None] = lambda _subject, _size: None
+        self.lend: Callable[[str, int], memoryview | None] = _nowhere
         self._head = bytearray(HEAD_BYTES)
         self._view = memoryview(self._head)
         self._start = self._end = 0
@@ -102,9 +106,40 @@ class Receiver:
         self._filled += payload
         self._end += count - payload
         events: list[Event] = []
-        while (event := self._next()) is not None:
+        while True:
+            if self.lend is _nowhere and self._announced is None:
+                events += self._small_ones()
+            event = self._next()
+            if event is None:
+                return events
             events.append(event)
-        return events
+
+    def _small_ones(self) -> list[Message]:
+        """The messages that begin here and have come whole, by one regular expression each: half of
+        what they take otherwise."""
+        head, start, end = self._head, self._start, self._end
+        found: list[Message] = []
+        while (line := _LINE.match(head, start, end)) is not None:
+            bare = line[3] is not None
+            subject, reply, size = line.group(1, 2, 3) if bare else line.group(4, 5, 7)
+            block = start = line.end()
+            data = block if bare else block + int(line[6])
+            stop = block + int(size)
+            small = stop - block < LARGE_BYTES and stop + len(_CRLF) <= end
+            if not small or data > stop or not head.startswith(_CRLF, stop):
+                start = line.start()
+                break
+            found.append(
+                Message(
+                    subject.decode("utf-8", "replace"),
+                    reply.decode("utf-8", "replace") if reply else "",
+                    bytes(head[block:data]),
+                    bytes(head[data:stop]),
+                )
+            )
+            start = stop + len(_CRLF)
+        self._start = start
+        return found
 
     def _make_room(self) -> None:
         unread = bytes(self._view[self._start : self._end])
@@ -178,6 +213,11 @@ class Receiver:
 
     def _shown(self) -> bytes:
         return bytes(self._view[self._start : self._start + 40])
+
+
+def _nowhere(_subject: str, _size: int) -> memoryview | None:
+    """Nobody lends buffers."""
+    return None
 
 
 def _fresh(announced: _Announced, came: memoryview) -> memoryview:

@@ -24,7 +24,7 @@ from natsfs.store.session.bridge import Bridge, SessionClosed, open_bridge
 from natsfs.store.session.client import Message
 from natsfs.store.session.connection import Connection
 from natsfs.store.session.line import Answer, AnswerLost, Line, NoResponders, Request
-from natsfs.store.session.subscription import Feed, Subscription
+from natsfs.store.session.subscription import Feed, Subscription, flow_control_of
 from natsfs.store.wire import new_nuid
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Session",
     "SessionClosed",
     "Subscription",
+    "flow_control_of",
     "open_session",
 ]
 
@@ -176,6 +177,13 @@ class Session:
         finally:
             with trio.CancelScope(shield=True):
                 await self._bridge.call(feed.end)
+
+    @asynccontextmanager
+    async def feed(self) -> AsyncIterator[tuple[str, Subscription]]:
+        """A subject for a consumer to deliver to, and what it delivers.  Errors: as `subscribe`."""
+        inbox = self.new_inbox()
+        async with self.subscribe(inbox) as subscription:
+            yield inbox, subscription
 
     def new_inbox(self) -> str:
         """A subject that nobody else uses, under the configured prefix."""

@@ -1,8 +1,8 @@
 """A subscription: messages of some subjects cross to trio in the bunches in which they arrived.
 
 Concurrency: `Feed` lives in the asyncio thread and `Subscription` in the trio thread; nothing but
-whole bunches and one error goes from the first to the second.  There is no bound on what waits in a
-`Subscription`: it is meant for meta messages, which the namespace keeps in memory anyway.
+whole bunches and one error goes from the first to the second.  `Feed` puts no bound on what waits
+in a `Subscription`: it is meant for changes as they come.  Whole buckets come by `store.link.feed`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Subscription:
         self._messages: list[Message] = []
         self._error: NatsfsError | None = None
         self._news = trio.Event()
+        self._empty = trio.Event()
 
     async def receive(self) -> list[Message]:
         """Wait for messages and take all that are there.
@@ -42,13 +43,27 @@ class Subscription:
             self._news = trio.Event()
             await self._news.wait()
         messages, self._messages = self._messages, []
+        self._empty.set()
         return messages
 
-    def _take(self, messages: list[Message]) -> None:
+    @property
+    def waiting(self) -> int:
+        """How many messages have come and were not received yet."""
+        return len(self._messages)
+
+    async def emptied(self) -> None:
+        """Wait until what has come is received."""
+        self._empty = trio.Event()
+        while self._messages:
+            await self._empty.wait()
+
+    def take(self, messages: list[Message]) -> None:
+        """*messages* have come."""
         self._messages += messages
         self._news.set()
 
-    def _fail(self, error: NatsfsError) -> None:
+    def fail(self, error: NatsfsError) -> None:
+        """Nothing comes any more after what has come."""
         self._error = error
         self._news.set()
 
@@ -75,25 +90,31 @@ class Feed:
                 await self._line.unsubscribe(handle)
 
     def _sink(self, message: Message) -> None:
-        if message.block.startswith(_FLOW_CONTROL):
-            self._answer_flow_control(message)
+        subject = flow_control_of(message) if message.block else ""
+        if subject and self._line is not None:
+            reply = asyncio.get_running_loop().create_task(self._line.publish(subject))
+            self._replies.add(reply)
+            reply.add_done_callback(self._replies.discard)
         self._bunch.append(message)
         if len(self._bunch) == 1:
             asyncio.get_running_loop().call_soon(self._cross)
 
     def _cross(self) -> None:
         bunch, self._bunch = self._bunch, []
-        self._bridge.post(lambda: self._subscription._take(bunch))
+        self._bridge.post(lambda: self._subscription.take(bunch))
 
     def _fail(self, error: NatsfsError) -> None:
-        self._bridge.post(lambda: self._subscription._fail(error))
+        self._bridge.post(lambda: self._subscription.fail(error))
 
-    def _answer_flow_control(self, message: Message) -> None:
-        """A request for flow control has a reply subject, a heartbeat of a stalled consumer names
-        one in a header."""
-        _, _, stalled = message.block.partition(_STALLED)
-        subject = message.reply or stalled.partition(b"\r\n")[0].strip().decode("ascii", "replace")
-        if subject and self._line is not None:
-            reply = asyncio.get_running_loop().create_task(self._line.publish(subject))
-            self._replies.add(reply)
-            reply.add_done_callback(self._replies.discard)
+
+def flow_control_of(message: Message) -> str:
+    """Where an empty message has to be sent because of *message*, so that its consumer goes on;
+    empty where it asks for none.
+
+    A request for flow control has a reply subject, a heartbeat of a stalled consumer names one in a
+    header.
+    """
+    if not message.block.startswith(_FLOW_CONTROL):
+        return ""
+    _, _, stalled = message.block.partition(_STALLED)
+    return message.reply or stalled.partition(b"\r\n")[0].strip().decode("ascii", "replace")

@@ -81,7 +81,7 @@ RESERVED: dict[str, set[str]] = {
     "click": {"cli"},
     "rich": {"cli"},
     "platformdirs": {"cli"},
-    "msgspec": {"store.usual", "tree.packed"},
+    "msgspec": {"store.usual", "tree.packed", "tree.snapshot"},
 }
 
 #: Modules that compute and never wait.

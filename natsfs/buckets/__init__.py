@@ -68,6 +68,7 @@ class AllBuckets:
         mounted.inodes = _Entries(mounted.namespace.root, self._number)
         mounted.namespace.root.changed = (0, now_ns())
         mounted.only_directories = True
+        mounted.tree_directory = None
         self._top = Filesystem(mounted)
 
     async def start(self) -> None:

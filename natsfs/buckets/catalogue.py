@@ -200,7 +200,7 @@ class Catalogue(ObjectStore):
         raise NotFoundError(f"no bucket on {subject}")
 
     @asynccontextmanager
-    async def watch(self) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
+    async def watch(self, after: int = 0) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
         send, receive = trio.open_memory_channel[WatchEvent](math.inf)
         send.send_nowait(Restarted(self._created_ns))
         for _, info in self._known.values():
@@ -276,7 +276,7 @@ class Catalogue(ObjectStore):
         with send, receive:
             yield receive
 
-    async def count_metas(self) -> None:
+    async def survey(self, revision: int = 1) -> None:
         return None
 
     async def seal(self) -> None:

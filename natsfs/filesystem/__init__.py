@@ -12,6 +12,7 @@
     intake           what the bucket says        arrivals     what that means for the tree
     foreign_renames  what it does not say        removals     purges and expiry
     lifetimes        when metas expire           settings     of the bucket, as they change
+    recollection     what the last mount knew
     reservations     who changes what now        purger       old chunks
     confirmation     the server's times
     times            mtime of directories, atime
@@ -42,6 +43,7 @@ from natsfs.filesystem.intake import Intake
 from natsfs.filesystem.moves import Moves
 from natsfs.filesystem.naming import Naming
 from natsfs.filesystem.publisher import Publisher
+from natsfs.filesystem.recollection import Recollection
 from natsfs.filesystem.relocation import Relocation
 from natsfs.filesystem.removals import Removals
 from natsfs.filesystem.state import Mounted, Notifier
@@ -62,7 +64,8 @@ class Filesystem:
         mounted.purger.wanted = lambda nuid: bool(mounted.namespace.subjects_with(nuid))
         self._foreign_renames = ForeignRenames(mounted)
         self._arrivals = Arrivals(mounted)
-        self._intake = Intake(mounted, self._arrivals, self._foreign_renames)
+        self._recollection = Recollection(mounted)
+        self._intake = Intake(mounted, self._arrivals, self._foreign_renames, self._recollection)
         self.confirmation = Confirmation(mounted, self._arrivals.confirm)
         self._removals = Removals(mounted, self._intake)
         publisher = Publisher(mounted, self._intake)
@@ -106,6 +109,7 @@ class Filesystem:
         nursery.start_soon(self.times.run)
         nursery.start_soon(self.claims.run)
         nursery.start_soon(self._foreign_renames.run, self._arrivals.vanish)
+        nursery.start_soon(self._recollection.run, self._intake.taken_in)
 
     async def finish(self) -> int:
         """Save what is not saved and free what waits to be freed, because the mount ends.
@@ -115,6 +119,7 @@ class Filesystem:
         unsaved = await self.commits.finish(self.handles.files())
         await self.times.finish()
         await self.mounted.purger.drain()
+        await self._recollection.keep(self._intake.taken_in())
         return unsaved
 
     def abandon(self) -> int:

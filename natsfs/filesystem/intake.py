@@ -16,6 +16,7 @@ import trio
 from natsfs.errors import BucketNotFoundError, NatsfsError, NotFoundError, WrongRevision
 from natsfs.filesystem.arrivals import Arrivals
 from natsfs.filesystem.foreign_renames import ForeignRenames
+from natsfs.filesystem.recollection import Recollection
 from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.state import Mounted
 from natsfs.store.model import (
@@ -25,6 +26,7 @@ from natsfs.store.model import (
     MetaWrite,
     ObjectInfo,
     Restarted,
+    Resumed,
     Updated,
     WatchEvent,
 )
@@ -50,11 +52,16 @@ class Intake:
     """Keeps the tree true."""
 
     def __init__(
-        self, mounted: Mounted, arrivals: Arrivals, foreign_renames: ForeignRenames
+        self,
+        mounted: Mounted,
+        arrivals: Arrivals,
+        foreign_renames: ForeignRenames,
+        recollection: Recollection,
     ) -> None:
         self._m = mounted
         self._arrivals = arrivals
         self._foreign_renames = foreign_renames
+        self._recollection = recollection
         #: Subjects seen since the watch (re)started; None once it has caught up.
         self._seen: set[str] | None = None
         #: Whether nothing was known when it did, so that nothing can be missing of what was.
@@ -68,6 +75,8 @@ class Intake:
         #: Called with every meta that the watch brings, and whenever the watch begins.
         self.on_meta: Callable[[ObjectInfo], None] = lambda info: None
         self.on_restart: Callable[[], None] = lambda: None
+        #: Up to which revision the watch was taken in, but for what was put off.
+        self._taken = 0
         #: Up to which revision the watch has told of all other names, and when it goes on.
         self._told = 0
         self._telling = trio.Event()
@@ -85,17 +94,26 @@ class Intake:
         made again.
         """
         started = False
+        after = await self._recollection.recall()
         while True:
             try:
                 with trio.CancelScope() as self._round:
-                    async with self._m.store.watch() as events:
+                    async with self._m.store.watch(after) as events:
+                        after = 0
                         async for event in events:
+                            if isinstance(event, Updated):
+                                self._recollection.note(event)
+                            complete = isinstance(event, CaughtUp) and not started
+                            if complete and not await self._recollection.prove():
+                                self._told = self._taken = 0
+                                self._round.cancel()
+                                break
                             if started or not self._load(event):
                                 await self._follow_in_order(event)
-                            if isinstance(event, CaughtUp) and not started:
+                            if complete:
                                 started = True
                                 task_status.started()
-                if self._round.cancelled_caught:
+                if self._round.cancel_called:
                     continue
             except BucketNotFoundError:
                 if not started:
@@ -111,15 +129,13 @@ class Intake:
     def _load(self, event: WatchEvent) -> bool:
         """Take in *event* at once if it is one more object of a bucket that nobody has looked at:
         there is neither a kernel that has to be told, nor a program that changes anything."""
-        if not isinstance(event, Updated):
+        if not isinstance(event, Updated) or self._m.foreign_claims:
             return False
         info = event.info
-        if self._m.foreign_claims or info.subject in self._m.malformed:
-            return False
-        if not self._m.namespace.load(info):
+        if info.subject in self._m.malformed or not self._m.namespace.load(info):
             return False
         self._mark_seen(info.subject)
-        self._told = max(self._told, info.revision)
+        self._taken = self._told = max(self._told, info.revision)
         self.on_meta(info)
         return True
 
@@ -143,9 +159,16 @@ class Intake:
                 with trio.move_on_after(ECHO) as self._waiting:
                     await self._m.reservations.released(event.info.name)
         self._dispatch(event)
+        if not isinstance(event, Restarted | Resumed):
+            self._taken = max(self._taken, event.revision)
         if self._m.notifier.behind and not self._awaited:
             with trio.CancelScope() as self._waiting:
                 await self._m.notifier.delivered()
+
+    def taken_in(self) -> int:
+        """Up to which revision everything is in the tree; 0 when that is not known now."""
+        waiting = self._seen is not None or not self._m.live or self._deferred or self._missed
+        return 0 if waiting else self._taken
 
     async def complete(self) -> None:
         """Wait until the watch has brought all that the bucket holds."""
@@ -193,7 +216,10 @@ class Intake:
         self.on_meta(info)
         known = self._m.namespace.last_revision(info.subject)
         if info.revision > known:
-            self._note_claim(info)
+            if info.deleted:
+                self._m.on_tombstone(info)
+            else:
+                self._m.foreign_claims.pop(info.subject, None)
             if self._seen is None:
                 self._foreign_renames.consider(info)
             self._arrivals.apply(info)
@@ -266,16 +292,14 @@ class Intake:
         self._telling.set()
         self._telling = trio.Event()
 
-    def _note_claim(self, info: ObjectInfo) -> None:
-        if info.deleted:
-            self._m.on_tombstone(info)
-        else:
-            self._m.foreign_claims.pop(info.subject, None)
-
     def _dispatch(self, event: WatchEvent) -> None:
         match event:
             case Restarted(created_ns):
+                self._recollection.forget()
                 self._restart(created_ns)
+            case Resumed(created_ns):
+                self._created_ns = created_ns
+                self.on_restart()
             case Updated(info):
                 if self._m.reservations.covers(info.name):
                     self._mark_seen(info.subject)
@@ -365,7 +389,7 @@ class Intake:
 
     def _start_anew(self) -> None:
         """Nothing that is known of the bucket is true any more, revisions included (A6)."""
-        self._told = 0
+        self._told = self._taken = 0
         for subject in self._m.namespace.subjects():
             self._arrivals.vanish(subject)
         self._m.notifier.changed(self._m.namespace.drop_empty_directories())

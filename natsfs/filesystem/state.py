@@ -148,6 +148,8 @@ class Mounted:
     neighbours: Neighbours = field(default_factory=NoNeighbours)
     #: Whether there can be nothing but directories.
     only_directories: bool = False
+    #: Where the tree is kept for the next mount; None for nowhere.
+    tree_directory: Path | None = None
     #: Called when the bucket was found to be gone.
     on_gone: Callable[[], None] = lambda: None
     #: What mount(8) calls noatime and nodiratime: the kernel leaves atime to FUSE's servers.

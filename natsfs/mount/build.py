@@ -78,6 +78,7 @@ def _compose(
         tree=config.tree,
         root=PurePosixPath(config.directory),
         spool_directory=config.cache.directory / "spool",
+        tree_directory=config.cache.directory,
         read_only_mount=config.read_only,
         conflict=config.conflict,
         noatime="noatime" in config.kernel_options,

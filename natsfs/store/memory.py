@@ -53,6 +53,7 @@ from natsfs.store.model import (
     MetaWrite,
     ObjectInfo,
     Reconfigured,
+    Survey,
     Upgrade,
     WatchEvent,
 )
@@ -159,10 +160,10 @@ class MemoryStore(ObjectStore):
         return b"".join(cover(chunks, start, stop))
 
     @asynccontextmanager
-    async def watch(self) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
+    async def watch(self, after: int = 0) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
         await self._begin("watch", self.bucket)
         with self.stream.subscribed() as messages:
-            async with aclosing(events(self.stream, messages)) as shown:
+            async with aclosing(events(self.stream, messages, after)) as shown:
                 yield shown
 
     @asynccontextmanager
@@ -171,9 +172,13 @@ class MemoryStore(ObjectStore):
         with self.stream.advised() as advisories:
             yield advisories
 
-    async def count_metas(self) -> int:
-        await self._begin("count_metas", self.bucket)
-        return len(self.stream.metas())
+    async def survey(self, revision: int = 1) -> Survey:
+        await self._begin("survey", self.bucket)
+        found = self.stream.meta_messages(revision)
+        if not found:
+            return Survey(0)
+        first = min(found, key=lambda message: message.sequence)
+        return Survey(len(found), first.sequence, first.subject, first.time_ns)
 
     async def status(self) -> BucketStatus:
         await self._begin("status", self.bucket)

@@ -35,7 +35,7 @@ MESSAGE_OVERHEAD = 30
 @dataclass(frozen=True, slots=True)
 class Message:
     """One message of a stream; *expires_ns* is infinite for one that stays, *ttl* 0 for one without
-    a life of its own."""
+    a life of its own; with *rollup* it took the place of all before it."""
 
     subject: str
     sequence: int
@@ -43,6 +43,7 @@ class Message:
     data: bytes
     expires_ns: float = math.inf
     ttl: int = 0
+    rollup: bool = False
 
     @property
     def cost(self) -> int:
@@ -119,6 +120,18 @@ class MemoryStream:
             if subject.startswith(prefix)
         )
         return sorted(newest, key=lambda message: message.sequence)
+
+    def meta_messages(self, sequence: int) -> list[Message]:
+        """All messages of meta subjects from *sequence* on."""
+        self._expire()
+        prefix = meta_prefix(self.config.bucket)
+        return [
+            message
+            for subject, messages in self._subjects.items()
+            if subject.startswith(prefix)
+            for message in messages.values()
+            if message.sequence >= sequence
+        ]
 
     @property
     def first_sequence(self) -> int:
@@ -275,7 +288,13 @@ class MemoryStream:
         lives = [ttl for ttl in (publish.ttl, self.config.ttl) if ttl is not None]
         expires = now + min(lives) * 1e9 if lives else math.inf
         message = Message(
-            publish.subject, self.last_sequence, now, publish.data, expires, publish.ttl or 0
+            publish.subject,
+            self.last_sequence,
+            now,
+            publish.data,
+            expires,
+            publish.ttl or 0,
+            publish.rollup,
         )
         self._subjects.setdefault(message.subject, {})[message.sequence] = message
         self.size += message.cost

@@ -11,17 +11,25 @@ import trio
 
 from natsfs.errors import BucketNotFoundError, MalformedMeta
 from natsfs.store.memory_stream import MemoryStream, Message
-from natsfs.store.model import CaughtUp, Malformed, ObjectInfo, Restarted, Updated, WatchEvent
+from natsfs.store.model import (
+    CaughtUp,
+    Malformed,
+    ObjectInfo,
+    Restarted,
+    Resumed,
+    Updated,
+    WatchEvent,
+)
 from natsfs.store.wire import meta_prefix, parse_info
 
 
 async def events(
-    stream: MemoryStream, messages: trio.MemoryReceiveChannel[Message | None]
+    stream: MemoryStream, messages: trio.MemoryReceiveChannel[Message | None], after: int
 ) -> AsyncGenerator[WatchEvent, None]:
     """`ObjectStore.watch` of *stream*, whose new messages come by *messages*."""
     # Taken with the snapshot: a message may be stored while its events are being shown.
     shown = stream.last_sequence
-    for event in _snapshot(stream):
+    for event in _snapshot(stream, after):
         yield event
     async for message in messages:
         if message is None:
@@ -45,10 +53,11 @@ def parse(stream: MemoryStream, message: Message) -> ObjectInfo:
     )
 
 
-def _snapshot(stream: MemoryStream) -> list[WatchEvent]:
+def _snapshot(stream: MemoryStream, after: int = 0) -> list[WatchEvent]:
     """All of it at once: nothing can be published between its events and their end."""
-    metas = [_event(stream, message) for message in stream.metas()]
-    return [Restarted(stream.created_ns), *metas, CaughtUp(stream.last_sequence)]
+    begin = Resumed(stream.created_ns) if after else Restarted(stream.created_ns)
+    metas = [_event(stream, message) for message in stream.metas() if message.sequence > after]
+    return [begin, *metas, CaughtUp(stream.last_sequence)]
 
 
 def _is_meta(stream: MemoryStream, message: Message) -> bool:
@@ -57,6 +66,6 @@ def _is_meta(stream: MemoryStream, message: Message) -> bool:
 
 def _event(stream: MemoryStream, message: Message) -> WatchEvent:
     try:
-        return Updated(parse(stream, message))
+        return Updated(parse(stream, message), message.rollup)
     except MalformedMeta as error:
         return Malformed(message.subject, message.sequence, str(error))

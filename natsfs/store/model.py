@@ -191,6 +191,17 @@ class BucketStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Survey:
+    """How many meta messages a bucket holds from some revision on, and what the first of them is;
+    without any, *revision* is 0."""
+
+    count: int
+    revision: int = 0
+    subject: str = ""
+    time_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Upgrade:
     """Settings of a bucket's stream that were switched on, or would be, and those that could not,
     with the reason.  They are called as in the stream's configuration."""
@@ -214,9 +225,18 @@ class AccountLimits:
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """A meta message: a new, changed or deleted object (`info.deleted`)."""
+    """A meta message: a new, changed or deleted object (`info.deleted`).
+
+    *sole* says that it took the place of all that was on its subject before (`Nats-Rollup`).
+    """
 
     info: ObjectInfo
+    sole: bool = True
+
+    @property
+    def revision(self) -> int:
+        """Its revision, as other events have it."""
+        return self.info.revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,13 +259,22 @@ class Restarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """What follows, up to *CaughtUp*, is what came after a revision that the caller named; what was
+    removed since without a tombstone is not told.  *created_ns* as in `Restarted`."""
+
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class CaughtUp:
-    """Everything that the bucket held when the watch (re)started has been delivered."""
+    """Everything that the bucket held when the watch (re)started has been delivered, or of it all
+    that is newer than where it was resumed."""
 
     revision: int
 
 
-WatchEvent = Updated | Malformed | Restarted | CaughtUp
+WatchEvent = Updated | Malformed | Restarted | Resumed | CaughtUp
 
 
 # -- what a watch of all buckets tells ------------------------------------------------------------

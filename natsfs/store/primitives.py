@@ -20,6 +20,7 @@ from natsfs.store.model import (
     ChunkSet,
     MetaWrite,
     ObjectInfo,
+    Survey,
     Upgrade,
     WatchEvent,
 )
@@ -131,10 +132,13 @@ class Primitives(Protocol):
         """
 
     @abstractmethod
-    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
+    def watch(self, after: int = 0) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
         """The bucket's metas: `Restarted`, one `Updated` or `Malformed` for each subject,
         `CaughtUp`, then every change as it comes.  After a gap it begins with `Restarted` again, so
         it is always complete except for purges, which no watch shows (protocol.md 1.7).
+
+        With *after*, a revision that the bucket has reached, it begins with `Resumed` and leaves
+        out what is not newer.
 
         The iterator does not end by itself; `BucketNotFoundError` is raised from it when the stream
         is deleted.
@@ -149,9 +153,14 @@ class Primitives(Protocol):
         """
 
     @abstractmethod
+    async def survey(self, revision: int = 1) -> Survey | None:
+        """How many messages the meta subjects hold from *revision* on, tombstones included; a
+        moment old perhaps.  None where the bucket cannot be asked at a bounded cost."""
+
     async def count_metas(self) -> int | None:
-        """How many messages the meta subjects hold, tombstones included; a moment old perhaps.
-        None where the bucket cannot be asked at a bounded cost."""
+        """`Survey.count` of all of them."""
+        survey = await self.survey()
+        return None if survey is None else survey.count
 
     @abstractmethod
     async def status(self) -> BucketStatus:

@@ -58,10 +58,10 @@ class Children(MutableMapping[bytes, NodeT], Generic[NodeT]):
 
     # -- packed entries ---------------------------------------------------------------------------
 
-    def fold(self, name: bytes, record: bytes, unpack: Callable[[bytes, bytes], NodeT]) -> None:
-        """Have an entry *name*, which nobody has, with the packed meta *record*.  *unpack* is to
-        make the node of it, and to `unfold` that."""
-        self._held[name] = record
+    def fold(self, records: dict[bytes, bytes], unpack: Callable[[bytes, bytes], NodeT]) -> None:
+        """Have entries under names that nobody has, each with a packed meta.  *unpack* is to make
+        the node of one, and to `unfold` that."""
+        self._held.update(records)
         if self._unpack is None:
             self._unpack = unpack
 

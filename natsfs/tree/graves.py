@@ -26,6 +26,14 @@ class Graves:
         """The revision of the tombstone on *subject*, 0 if there is none."""
         return self._revisions.get(subject, 0)
 
+    def revisions(self) -> dict[str, int]:
+        """All of them, as they are now."""
+        return dict(self._revisions)
+
+    def put(self, subject: str, revision: int) -> None:
+        """There is a tombstone of this *revision* on *subject*."""
+        self._revisions[subject] = revision
+
     def add(self, grave: ObjectInfo) -> None:
         """*grave* is the newest meta of its subject."""
         self._revisions[grave.subject] = grave.revision

@@ -9,7 +9,7 @@ Pure and synchronous.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from functools import partial
 
 from natsfs.store.model import ObjectInfo
@@ -21,7 +21,7 @@ from natsfs.tree.nodes import (
     info_of,
     walk_directories,
 )
-from natsfs.tree.packed import Standard, key_of, nuid_of, revision_of
+from natsfs.tree.packed import Standard, facts_of, key_of, revision_of
 
 
 class Index:
@@ -33,7 +33,7 @@ class Index:
         #: Subjects by the version that they have: several while a rename is half done (A2).
         self._by_nuid: dict[str, tuple[str, ...]] = {}
         #: How packed metas are told from others; None until there was a meta.
-        self._standard: Standard | None = None
+        self.standard: Standard | None = None
         #: Where the packed entry of a version is, by its `key_of`: there is one for each key.
         self._packed: dict[int, Directory] = {}
 
@@ -72,7 +72,7 @@ class Index:
         if directory is not None:
             wanted = nuid.encode()
             for component, record in directory.children.records():
-                if wanted in record and nuid_of(record) == nuid:
+                if wanted in record and facts_of(record)[2] == nuid:
                     self._leaf(directory, component)
                     break
         return self._by_nuid.get(nuid, ())
@@ -99,7 +99,7 @@ class Index:
         for directory in walk_directories(self._root):
             for component, record in directory.children.records():
                 if revision_of(record) in revisions:
-                    found.add(self._unpacked(directory, component, record).subject)
+                    found.add(self.unpacked(directory, component, record).subject)
         return found
 
     def newest_first(self, directory: Directory, revision: int) -> Iterator[ObjectInfo]:
@@ -116,8 +116,13 @@ class Index:
                 found.append((newer, component, record))
         for _, component, meta in sorted(found, key=lambda entry: entry[0], reverse=True):
             if isinstance(meta, bytes):
-                meta = self._unpacked(directory, component, meta)
+                meta = self.unpacked(directory, component, meta)
             yield meta
+
+    def unpacked(self, directory: Directory, component: bytes, record: bytes) -> ObjectInfo:
+        """The meta of a packed entry, without making a node of it."""
+        assert self.standard is not None
+        return self.standard.unpack(record, directory.prefix + decode_component(component))
 
     # -- changes ----------------------------------------------------------------------------------
 
@@ -142,17 +147,45 @@ class Index:
     def pack(self, directory: Directory, component: bytes, info: ObjectInfo) -> bool:
         """Keep the new object *info* of *directory*, where nothing is called *component*, as a
         packed entry, if it is one that can be.  There is no other on its subject."""
-        if self._standard is None:
-            self._standard = Standard.of(info)
-        record = self._standard.pack(info) if self._standard is not None else None
+        if self.standard is None:
+            self.standard = Standard.of(info)
+        record = self.standard.pack(info) if self.standard is not None else None
         if record is None:
             return False
         key = key_of(info.nuid)
         if key in self._packed or info.nuid in self._by_nuid:
             return False
         self._packed[key] = directory
-        directory.children.fold(component, record, partial(self._unfold, directory))
+        directory.children.fold({component: record}, partial(self._unfold, directory))
         return True
+
+    def restore(
+        self, directory: Directory, records: dict[bytes, bytes], keys: Sequence[int]
+    ) -> None:
+        """*directory*, which has no such entries, has the packed entries *records*, whose versions
+        have these *keys*, which no other has."""
+        if records:
+            directory.children.fold(records, partial(self._unfold, directory))
+            self._packed.update(dict.fromkeys(keys, directory))
+
+    def clear(self) -> None:
+        """Nothing is known of any object."""
+        self._by_subject.clear()
+        self._by_nuid.clear()
+        self._packed.clear()
+
+    def has_key(self, key: int) -> bool:
+        """Whether there is a packed entry whose version has this key."""
+        return key in self._packed
+
+    def has_any(self, keys: Sequence[int]) -> bool:
+        """Whether one of *keys* is there, or one of them twice."""
+        return len(set(keys)) < len(keys) or not self._packed.keys().isdisjoint(keys)
+
+    def subject(self, prefix: str, component: bytes) -> str:
+        """The subject of the packed entry *component* of the directory with this *prefix*."""
+        assert self.standard is not None
+        return self.standard.subject(prefix + decode_component(component))
 
     def unpack_all(self, directory: Directory) -> None:
         """*directory* is about to have another path, of which packed entries know nothing."""
@@ -164,7 +197,7 @@ class Index:
 
     def _packed_at(self, subject: str) -> tuple[Directory, bytes] | None:
         """Where the packed entry is whose meta is on *subject*."""
-        name = self._standard.name(subject) if self._standard is not None else None
+        name = self.standard.name(subject) if self.standard is not None else None
         if name is None:
             return None
         directories, text = split_name(name)
@@ -184,7 +217,7 @@ class Index:
         return leaf
 
     def _unfold(self, directory: Directory, component: bytes, record: bytes) -> Leaf:
-        info = self._unpacked(directory, component, record)
+        info = self.unpacked(directory, component, record)
         leaf = Leaf(directory, component, info)
         del self._packed[key_of(info.nuid)]
         directory.children.unfold(component, leaf)
@@ -192,11 +225,7 @@ class Index:
         self._by_nuid[info.nuid] = (*self._by_nuid.get(info.nuid, ()), info.subject)
         return leaf
 
-    def _unpacked(self, directory: Directory, component: bytes, record: bytes) -> ObjectInfo:
-        assert self._standard is not None
-        return self._standard.unpack(record, directory.prefix + decode_component(component))
-
     def _packed_infos(self) -> Iterator[ObjectInfo]:
         for directory in walk_directories(self._root):
             for component, record in directory.children.records():
-                yield self._unpacked(directory, component, record)
+                yield self.unpacked(directory, component, record)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from natsfs.store.model import ObjectInfo
+from natsfs.tree.children import Children
 from natsfs.tree.graves import Graves
 from natsfs.tree.index import Index
 from natsfs.tree.names import decode_component, encode_component, split_name
@@ -127,9 +128,8 @@ class Namespace:
         return self._update(node, info)
 
     def load(self, info: ObjectInfo) -> bool:
-        """Take in the meta of a new object as `apply` does, if that concerns nothing that is known:
-        a fifth of the time.  Only while nobody has looked at the tree, who would have to be told.
-        """
+        """Take in a new object as `apply` does, in a fifth of the time, if that concerns nothing
+        that is known.  Only while nobody has looked at the tree, who would have to be told."""
         directory, _, text = info.name.rpartition("/")
         if not text or info.deleted or self.index.is_node(info.subject):
             return False
@@ -196,6 +196,14 @@ class Namespace:
         if grave is not None:
             self.graves.add(grave)
         leaf.info = None
+
+    def clear(self) -> None:
+        """Nothing is known any more of what was never shown to anybody."""
+        self.root.children, self.root.displaced = Children(), {}
+        self.root.marker, self.root.attributes, self.root.subdirectories = None, None, 0
+        self._recent = None
+        for known in (self._links, self.index, self.graves):
+            known.clear()
 
     def bury(self, info: ObjectInfo) -> None:
         """This mount's own tombstone *info* was acknowledged; its node is no longer in the tree."""

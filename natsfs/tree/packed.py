@@ -58,6 +58,12 @@ class _Revision(msgspec.Struct, array_like=True, gc=False):
     revision: int
 
 
+class _Facts(msgspec.Struct, array_like=True, gc=False):
+    revision: int
+    time_ns: int
+    nuid: str
+
+
 class Standard:
     """Where the metas of one bucket are by rule: *prefix* and the name in Base64."""
 
@@ -134,6 +140,7 @@ class Standard:
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Record).decode
+_decode_facts = msgspec.msgpack.Decoder(_Facts).decode
 _decode_revision = msgspec.msgpack.Decoder(_Revision).decode
 
 
@@ -142,9 +149,10 @@ def revision_of(record: bytes) -> int:
     return _decode_revision(record).revision
 
 
-def nuid_of(record: bytes) -> str:
-    """The version of a packed meta."""
-    return _decode(record).nuid
+def facts_of(record: bytes) -> tuple[int, int, str]:
+    """Revision, time and version of a packed meta."""
+    facts = _decode_facts(record)
+    return facts.revision, facts.time_ns, facts.nuid
 
 
 def key_of(nuid: str) -> int:

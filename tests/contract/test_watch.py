@@ -17,6 +17,8 @@ from natsfs.store.model import (
     Malformed,
     MetaWrite,
     Restarted,
+    Resumed,
+    Survey,
     Updated,
     WatchEvent,
 )
@@ -198,3 +200,43 @@ async def test_list_many(store: ObjectStore) -> None:
     infos = [await put(store, f"name-{number:05}", b"") for number in range(1500)]
     listed = await store.list()
     assert list(map(content_of, listed)) == list(map(content_of, infos))
+
+
+async def test_resumed(store: ObjectStore) -> None:
+    """A1: a watch that goes on after a revision shows what is newer, and then every change."""
+    await put(store, "a", b"1")
+    await put(store, "b", b"2")
+    known = await put(store, "c", b"3")
+    await put(store, "a", b"4")
+    await store.delete("b")
+    created_ns = (await store.status()).created_ns
+    async with store.watch(known.revision) as events:
+        seen = await until_caught_up(events)
+        assert seen[0] == Resumed(created_ns)
+        expected = [await store.get_info(name, show_deleted=True) for name in "ab"]
+        assert seen[1:-1] == [Updated(info) for info in expected]
+        await put(store, "d", b"5")
+        assert await next_name(events) == "d"
+    async with store.watch((await store.status()).last_revision) as events:
+        assert [type(event) for event in await until_caught_up(events)] == [Resumed, CaughtUp]
+
+
+async def test_what_took_the_place_of_all_before(store: ObjectStore, foreign: Foreign) -> None:
+    """A6: a watch tells metas beside which others may be left on their subject from those that are
+    alone there, and a survey counts all of them."""
+    info = await put(store, "a", b"1")
+    (_, payload), *_ = await foreign.messages(store.bucket, info.subject)
+    second = await foreign.publish(store.bucket, info.subject, payload)
+    async with store.watch() as events:
+        _, beside, _ = await until_caught_up(events)
+        assert isinstance(beside, Updated)
+        assert (beside.revision, beside.sole) == (second, False)
+        await put(store, "b", b"2")
+        event = await next_of(events)
+        assert isinstance(event, Updated)
+        assert event.sole
+    assert await store.survey() == Survey(3, info.revision, info.subject, info.time_ns)
+    late = await store.survey(second)
+    assert late is not None
+    assert (late.count, late.revision, late.subject) == (2, second, info.subject)
+    assert await store.survey(event.revision + 1) == Survey(0)

@@ -378,6 +378,7 @@ async def compose(
         tree=TreeConfig(uid=1000, gid=1000),
         root=PurePosixPath("/mnt"),
         spool_directory=directory / "spool",
+        tree_directory=directory,
     )
     mounted.adopt(status)
     return mounted

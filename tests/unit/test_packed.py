@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from natsfs.store.model import Link, ObjectInfo
 from natsfs.store.wire import EMPTY_DIGEST, meta_subject, render_digest, render_time
-from natsfs.tree.packed import Standard, key_of, nuid_of, revision_of
+from natsfs.tree.packed import Standard, facts_of, key_of, revision_of
 
 STANDARD = Standard("b", "$O.b.M.")
 
@@ -53,7 +53,7 @@ def test_nothing_is_lost(info: ObjectInfo) -> None:
     assert record is not None
     assert STANDARD.unpack(record, info.name) == info
     assert revision_of(record) == info.revision
-    assert nuid_of(record) == info.nuid
+    assert facts_of(record) == (info.revision, info.time_ns, info.nuid)
 
 
 def test_what_is_not_packed() -> None:

@@ -10,7 +10,7 @@ import time
 
 from natsfs.errors import ReadOnlyError
 from natsfs.store.jetstream.api import Api
-from natsfs.store.model import BucketStatus, ObjectInfo
+from natsfs.store.model import BucketStatus, ObjectInfo, Survey
 from natsfs.store.protocol import (
     MESSAGE_TTL,
     NO_MESSAGE,
@@ -62,8 +62,8 @@ class Bucket:
         """The meta on *subject*, from the leader.  Errors: `NotFoundError`, `MalformedMeta`."""
         return self.parse(await self.api.last_on(self.stream, subject))
 
-    async def count_metas(self) -> int | None:
-        """`ObjectStore.count_metas`: a batch of one, whose message says how many follow it.
+    async def survey(self, revision: int) -> Survey | None:
+        """`ObjectStore.survey`: a batch of one, whose message says how many follow it.
 
         From the first message on the server counts in its index of subjects: 6 to 12 ms with
         100,000 metas.  STREAM.INFO with a filter of subjects sorts them, 600 to 700 ms, and a
@@ -71,7 +71,7 @@ class Bucket:
         """
         if not self.status.allow_direct:
             return None
-        wanted = get_batch(1, 1, 1, f"{meta_prefix(self.subjects)}*")
+        wanted = get_batch(revision, 1, 1, f"{meta_prefix(self.subjects)}*")
         request = self.api.request(f"DIRECT.GET.{self.stream}", wanted)
         try:
             message = await self.api.session.request(request)
@@ -79,9 +79,10 @@ class Bucket:
             return None
         first = parse_direct(message.block, message.data)
         if isinstance(first, Status):
-            return 0 if first.code == NO_MESSAGE else None
-        ours = first.stream == self.stream and first.num_pending is not None
-        return 1 + (first.num_pending or 0) if ours else None
+            return Survey(0) if first.code == NO_MESSAGE else None
+        if first.stream != self.stream or first.num_pending is None:
+            return None
+        return Survey(1 + first.num_pending, first.sequence, first.subject, first.time_ns)
 
     def parse(self, message: StoredMessage) -> ObjectInfo:
         """The meta in *message*.  Errors: `MalformedMeta`."""

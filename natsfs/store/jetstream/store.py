@@ -26,6 +26,7 @@ from natsfs.store.model import (
     ChunkSet,
     MetaWrite,
     ObjectInfo,
+    Survey,
     Upgrade,
     WatchEvent,
 )
@@ -100,8 +101,8 @@ class JetStreamStore(ObjectStore):
         return await self._reader.read(info, start, stop)
 
     @asynccontextmanager
-    async def watch(self) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
-        async with aclosing(Watcher(self._bucket).events()) as events:
+    async def watch(self, after: int = 0) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
+        async with aclosing(Watcher(self._bucket, after).events()) as events:
             yield events
 
     @asynccontextmanager
@@ -109,8 +110,8 @@ class JetStreamStore(ObjectStore):
         async with listen(self._bucket) as advisories:
             yield advisories
 
-    async def count_metas(self) -> int | None:
-        return await self._bucket.count_metas()
+    async def survey(self, revision: int = 1) -> Survey | None:
+        return await self._bucket.survey(revision)
 
     async def status(self) -> BucketStatus:
         return await self._bucket.refresh()

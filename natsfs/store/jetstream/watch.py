@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import trio
 
@@ -22,8 +23,8 @@ from natsfs.errors import (
 )
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.jetstream.consumer import Consumer, ConsumerLost, consume
-from natsfs.store.model import CaughtUp, Malformed, Restarted, Updated, WatchEvent
-from natsfs.store.protocol import MESSAGE_TTL, Delivery, parse_headers, parse_ttl
+from natsfs.store.model import CaughtUp, Malformed, Restarted, Resumed, Updated, WatchEvent
+from natsfs.store.protocol import MESSAGE_TTL, ROLLUP, Delivery, parse_headers, parse_ttl
 from natsfs.store.session import Message, NoResponders
 from natsfs.store.wire import meta_prefix, parse_info
 
@@ -44,14 +45,16 @@ _INTERRUPTIONS = (
     ServerRefused,
 )
 
-_CONFIG = {"deliver_policy": "last_per_subject"}
+_ROLLED_UP = f"{ROLLUP}: sub\r\n".encode()
 
 
 class Watcher:
     """Follows the metas of one bucket."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, after: int) -> None:
         self._bucket = bucket
+        #: Where the first round begins, 0 for everything.
+        self._after = after
         self._revision = 0
         self._behind = True
 
@@ -62,10 +65,12 @@ class Watcher:
             try:
                 status = await self._bucket.refresh()
                 filter_ = meta_prefix(self._bucket.subjects) + ">"
-                async with consume(self._bucket, filter_, _CONFIG) as consumer:
-                    begun, self._behind = True, True
+                resumed, config = self._after > 0, _config(self._after)
+                async with consume(self._bucket, filter_, config) as consumer:
+                    begun, self._behind, self._after = True, True, 0
                     self._revision = status.last_revision
-                    yield Restarted(status.created_ns)
+                    created_ns = status.created_ns
+                    yield Resumed(created_ns) if resumed else Restarted(created_ns)
                     if not consumer.pending:
                         yield self._caught_up()
                     while True:
@@ -97,18 +102,23 @@ class Watcher:
 
     def _event(self, message: Message, delivery: Delivery) -> WatchEvent:
         try:
-            return Updated(
-                parse_info(
-                    message.subject,
-                    bytes(message.data),
-                    bucket=self._bucket.name,
-                    revision=delivery.stream_sequence,
-                    time_ns=delivery.time_ns,
-                    ttl=_ttl(message),
-                )
+            info = parse_info(
+                message.subject,
+                bytes(message.data),
+                bucket=self._bucket.name,
+                revision=delivery.stream_sequence,
+                time_ns=delivery.time_ns,
+                ttl=_ttl(message),
             )
+            return Updated(info, _ROLLED_UP in message.block)
         except MalformedMeta as error:
             return Malformed(message.subject, delivery.stream_sequence, str(error))
+
+
+def _config(after: int) -> dict[str, Any]:
+    if after:
+        return {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1}
+    return {"deliver_policy": "last_per_subject"}
 
 
 def _ttl(message: Message) -> int:

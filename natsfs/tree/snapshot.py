@@ -92,9 +92,8 @@ _rest = msgspec.msgpack.Decoder(_Rest).decode
 def render(namespace: Namespace, revision: int) -> Iterator[bytes]:
     """The snapshot of *namespace*, which knows everything up to *revision*, piece by piece."""
     writer = _Writer(namespace, revision)
-    for directory in walk_directories(namespace.root):
-        if directory.children or directory.marker is not None:
-            yield _frame(writer.folder(directory))
+    for directory in _holding(namespace.root):
+        yield _frame(writer.folder(directory))
     yield _frame(writer.rest())
 
 
@@ -118,6 +117,20 @@ def restore(namespace: Namespace, data: bytes | memoryview) -> Summary:
     for subject, grave in rest.graves.items():
         namespace.graves.put(subject, grave)
     return rest.summary
+
+
+def _holding(root: Directory) -> list[Directory]:
+    """The directories with an object in them or somewhere below, parents first.  Others are there
+    for as long as the mount is that has seen their last object go (N5)."""
+    directories = list(walk_directories(root))
+    holding: set[Directory] = set()
+    for directory in reversed(directories):
+        own = directory.marker is not None or len(directory.children) > directory.subdirectories
+        if own or directory in holding:
+            holding.add(directory)
+            if directory.parent is not None:
+                holding.add(directory.parent)
+    return [directory for directory in directories if directory in holding]
 
 
 class _Writer:

@@ -224,7 +224,8 @@ async def test_resumed(store: ObjectStore) -> None:
 async def test_what_took_the_place_of_all_before(store: ObjectStore, foreign: Foreign) -> None:
     """A6: a watch tells metas beside which others may be left on their subject from those that are
     alone there, and a survey counts all of them."""
-    info = await put(store, "a", b"1")
+    await put(store, "a", b"1")
+    info = await store.get_info("a")
     (_, payload), *_ = await foreign.messages(store.bucket, info.subject)
     second = await foreign.publish(store.bucket, info.subject, payload)
     async with store.watch() as events:

@@ -93,6 +93,8 @@ class Arrivals:
         taken from it: a name that was given to a new file meanwhile means something else already.
         """
         self._m.unconfirmed.discard(info.subject)
+        if self._m.namespace.index.is_packed(info):
+            return  # Told again after a gap: nothing of it is only a guess.
         node = self._m.namespace.find(info.subject)
         known = info_of(node)
         if known is None:

@@ -57,6 +57,13 @@ class Index:
         """Whether the meta on *subject* is known and not packed."""
         return subject in self._by_subject
 
+    def is_packed(self, info: ObjectInfo) -> bool:
+        """Whether exactly *info* is the meta of a packed entry."""
+        place = self._packed_at(info.subject) if self._packed else None
+        if place is None or self.standard is None:
+            return False
+        return place[0].children.record(place[1]) == self.standard.pack(info)
+
     def revision(self, subject: str) -> int:
         """The revision of the meta on *subject*, 0 if there is none."""
         info = info_of(self._by_subject.get(subject))

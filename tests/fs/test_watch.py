@@ -314,3 +314,16 @@ async def test_hard_links_of_others(world: World) -> None:
     with pytest.raises(NotFoundError):
         world.entry("f")
     assert world.readlink("g") == b"f"
+
+
+async def test_told_again(world: World) -> None:
+    """A5: after a gap everything is told again, and what nobody has looked at stays small."""
+    for name in ("a", "b", "c"):
+        await world.foreign.put(name, name.encode())
+    await world.settle()
+    assert len(list(world.root.children.records())) == 3
+    world.store.stream.interrupt()
+    await world.settle()
+    assert len(list(world.root.children.records())) == 3
+    assert await world.read("b") == b"b"
+    assert len(list(world.root.children.records())) == 2

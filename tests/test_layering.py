@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "store.protocol": {"errors", "store.model", "store.wire"},
     "store.streams": {"errors", "store.model", "store.wire"},
     "store.layout": {"errors", "store.model"},
+    "store.buffers": set(),
     "store.contention": {"errors"},
     "store.primitives": {"errors", "store.model"},
     "store.base": {"errors", *(f"store.{name}" for name in BELOW_BASE)},
@@ -45,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "tree": {"errors", "config", "store.model", "tree.*"},
     "tree.names": {"errors"},
     "tree.inodes": {"errors"},
-    "data": {"errors", "config", "store.model", "store.base", "data.*"},
+    "data": {"errors", "config", "store.model", "store.base", "store.buffers", "data.*"},
     "data.readahead": set(),
     "handles": {"errors", "config", "store.model", "store.base", "data.*", "tree.*"},
     "filesystem": {

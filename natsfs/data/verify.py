@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import trio
 
+from natsfs.data.stretches import Data
 from natsfs.errors import DamageKnown, DigestMismatch
 from natsfs.store.base import check_digest
 from natsfs.store.model import ObjectInfo
@@ -78,7 +79,7 @@ class Verifier:
         if claim is not None:
             claim.run.give_up()
 
-    async def feed(self, claim: Claim | None, data: bytes) -> None:
+    async def feed(self, claim: Claim | None, data: Data) -> None:
         """Hand in what the read has brought.
 
         Errors: `DigestMismatch`, if it has the last byte of a version that was read in full and is

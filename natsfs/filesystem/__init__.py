@@ -120,6 +120,7 @@ class Filesystem:
         await self.times.finish()
         await self.mounted.purger.drain()
         await self._recollection.keep(self._intake.taken_in())
+        await self.mounted.reader.settled()
         return unsaved
 
     def abandon(self) -> int:

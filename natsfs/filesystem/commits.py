@@ -19,6 +19,7 @@ import trio
 
 from natsfs.data.reader import VersionReader
 from natsfs.data.spool import Held
+from natsfs.data.stretches import Data
 from natsfs.errors import (
     ConflictError,
     ConflictKnown,
@@ -213,7 +214,7 @@ class Commits:
 
         try:
             for start in range(0, size, COMMIT_PIECE):
-                yield await read(file, stream, start, min(COMMIT_PIECE, size - start))
+                yield bytes(await read(file, stream, start, min(COMMIT_PIECE, size - start)))
         finally:
             for opened in streams:
                 opened.close()
@@ -240,9 +241,7 @@ class Commits:
             self._m.purger.release(file.base.nuid)
 
 
-async def read(
-    file: OpenFile, stream: Callable[[], VersionReader], offset: int, size: int
-) -> bytes:
+async def read(file: OpenFile, stream: Callable[[], VersionReader], offset: int, size: int) -> Data:
     """Bytes from the spool where it holds them, from the base version elsewhere.
 
     They are those that the file has when the reading begins: a commit may give it another spool and
@@ -255,7 +254,7 @@ async def read(
         piece: spool.read(piece.start, piece.stop) for piece in pieces if isinstance(piece, Held)
     }
     version = stream() if len(held) < len(pieces) else None
-    parts = []
+    parts: list[Data] = []
     for piece in pieces:
         if isinstance(piece, Held):
             parts.append(held[piece])

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from natsfs.data.reader import VersionReader
 from natsfs.data.spool import Spool
+from natsfs.data.stretches import Data
 from natsfs.errors import (
     BadHandle,
     BucketNotFoundError,
@@ -131,8 +132,8 @@ class Files:
 
     # -- bytes ------------------------------------------------------------------------------------
 
-    async def read(self, handle: FileHandle, offset: int, size: int) -> bytes:
-        """*size* bytes from *offset*, fewer at the end of the file.
+    async def read(self, handle: FileHandle, offset: int, size: int) -> Data:
+        """*size* bytes from *offset*, fewer at its end.  Others may read the same buffer.
 
         Errors: `BadHandle` (not open for reading), `StaleVersion` (also of a bucket that is gone),
         `DigestMismatch`, `ChunkMissing`.

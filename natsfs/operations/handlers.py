@@ -172,7 +172,9 @@ class Operations(pyfuse3.Operations):
     @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         fs = await self._served.at(fh)
-        return await fs.files.read(fs.handles.get(fh, FileHandle), off, size)
+        handle = fs.handles.get(fh, FileHandle)
+        # pyfuse3 hands any buffer to the kernel as it is; its stub knows of bytes only.
+        return await fs.files.read(handle, off, size)  # type: ignore[return-value]
 
     @answers
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:

@@ -16,22 +16,52 @@ import trio
 import trio.testing
 
 from natsfs.config import CacheConfig
-from natsfs.data.blockfiles import ABANDONED_AFTER, BlockFiles
-from natsfs.data.cache import PAUSE, READ_DEADLINE, BlockCache, BlockKey
+from natsfs.data import segment
+from natsfs.data.cache import FRESH, PAUSE, READ_DEADLINE, BlockCache, Kept
+from natsfs.data.segments import Look, SegmentFiles
+from natsfs.data.version import Version
 
 BLOCK = 8192
-#: What a block of `BLOCK` bytes takes up: its header needs a third unit of 4 KiB.
+#: What a version of one block takes up: its header needs a third unit of 4 KiB.
 COST = 12288
 
 
-def key(index: int = 0, nuid: str = "nuid", bucket: str = "bucket") -> BlockKey:
-    """A block of some version."""
-    return BlockKey(bucket, nuid, BLOCK, index)
+def version(nuid: str = "nuid", bucket: str = "bucket", count: int = 1) -> Version:
+    """A version of *count* blocks."""
+    return Version(bucket, nuid, count * BLOCK, BLOCK)
+
+
+def numbered(index: int) -> Version:
+    """A version of one block, of which there are many."""
+    return version(f"nuid{index}")
 
 
 def block(index: int = 0) -> bytes:
     """Bytes that tell which block they are."""
     return index.to_bytes(4, "big") * (BLOCK // 4)
+
+
+async def put(cache: BlockCache, which: Version, data: bytes, first: int = 0) -> None:
+    """Keep the blocks of a version from *first* on."""
+    await cache.put([Kept(which, first, memoryview(data))])
+
+
+async def get(cache: BlockCache, which: Version, index: int = 0) -> bytes | None:
+    """A block, None if it is not cached."""
+    found = await cache.read(which, range(index, index + 1))
+    return bytes(found.data) if found else None
+
+
+async def get_all(cache: BlockCache, which: Version) -> list[bytes | None]:
+    """Every block of a version."""
+    found = await cache.read(which, range(which.count))
+    size = which.block_size
+    return [
+        bytes(found.data[index * size : (index + 1) * size])
+        if found and index in found.found
+        else None
+        for index in range(which.count)
+    ]
 
 
 def cache_in(directory: Path, max_bytes: int = 100 * COST, min_free: float = 0.0) -> BlockCache:
@@ -56,41 +86,71 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_block_comes_back(tmp_path: Path) -> None:
-    """R4: a block is found under its key and under no other, also after a remount."""
+    """R4: a block is found in its version and in no other, also after a remount."""
     cache = cache_in(tmp_path)
-    assert await cache.get(key()) is None
-    await cache.put(key(), block(7))
+    assert await get(cache, version(count=9)) is None
+    await put(cache, version(count=9), block(7), first=1)
     for again in cache, cache_in(tmp_path):
-        assert await again.get(key()) == block(7)
-        assert await again.get(key(1)) is None
-        assert await again.get(key(nuid="other")) is None
-        assert await again.get(key(bucket="other")) is None
-        assert await again.get(BlockKey("bucket", "nuid", BLOCK * 2, 0)) is None
-    assert await cache.get_run([key(3), key(), key(4)]) == [None, block(7), None]
+        assert await get(again, version(count=9), 1) == block(7)
+        assert await get(again, version(count=9), 2) is None
+        assert await get(again, version("other", count=9), 1) is None
+        assert await get(again, version(bucket="other", count=9), 1) is None
+        assert await get(again, version(count=8), 1) is None
+        assert await get(again, Version("bucket", "nuid", 9 * BLOCK, BLOCK * 2), 1) is None
+    assert (await get_all(cache, version(count=9)))[:3] == [None, block(7), None]
 
 
-async def test_short_and_empty_blocks(tmp_path: Path) -> None:
+async def test_short_blocks(tmp_path: Path) -> None:
     """R4: the last block of a version may be of any length."""
     cache = cache_in(tmp_path)
-    await cache.put(key(0), b"")
-    await cache.put(key(1), b"x")
-    assert await cache.get_run([key(0), key(1)]) == [b"", b"x"]
+    short, long = Version("b", "short", 1, BLOCK), Version("b", "long", BLOCK + 1, BLOCK)
+    await put(cache, short, b"x")
+    await put(cache, long, b"y", first=1)
+    assert await get(cache, short) == b"x"
+    assert await get_all(cache, long) == [None, b"y"]
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_large_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: bool) -> None:
+    """R4: what is written or read together may lie in several files."""
+    monkeypatch.setattr(segment, "SEGMENT_BYTES", 4 * BLOCK)
+    cache, which = cache_in(tmp_path), version(count=11)
+    await put(cache, which, b"".join(map(block, range(2, 9))), first=2)
+    assert len(files(tmp_path)) == 3
+    expected = [None, None, *map(block, range(2, 9)), None, None]
+    assert await get_all(cache if fresh else cache_in(tmp_path), which) == expected
+
+
+async def test_what_is_surely_missing_is_known(tmp_path: Path) -> None:
+    """R4: whoever has looked into a version knows for a while which blocks it lacks, and asks no
+    disk; what this process caches is found at once, what another one does after that while."""
+    one, two, which = cache_in(tmp_path), cache_in(tmp_path), version(count=9)
+    for cache in one, two:
+        assert not cache.lacks(which, range(9))
+        assert await get(cache, which) is None
+        assert cache.lacks(which, range(9))
+    await put(one, which, block(3), first=3)
+    assert not one.lacks(which, range(2, 4))
+    assert one.lacks(which, range(3))
+    assert two.lacks(which, range(9))
+
+
+def test_what_another_mount_caches_is_found(tmp_path: Path) -> None:
+    """R4: mounts of one host share the cache while both of them run."""
+
+    async def main(clock: trio.testing.MockClock) -> None:
+        one, two = cache_in(tmp_path), cache_in(tmp_path)
+        assert await get(two, version()) is None
+        await put(one, version(), block(3))
+        clock.jump(FRESH + 0.1)
+        assert await get(two, version()) == block(3)
+
+    in_time(main)
 
 
 def cut(path: Path) -> None:
     """Leave out the last byte."""
     os.truncate(path, path.stat().st_size - 1)
-
-
-def empty(path: Path) -> None:
-    """Leave a file of zero length, as a power cut does."""
-    os.truncate(path, 0)
-
-
-def lengthen(path: Path) -> None:
-    """Append what does not belong there."""
-    with path.open("ab") as stream:
-        stream.write(b"more")
 
 
 def flip(place: int) -> Callable[[Path], None]:
@@ -120,8 +180,8 @@ def make_fifo(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        *(cut, empty, lengthen, make_directory, make_fifo),
-        *map(flip, (0, 20, 50, 61, 500, -1)),
+        *(cut, make_directory, make_fifo),
+        *map(flip, (0, 20, 50, 61, 65, 500, -1)),
     ],
 )
 @pytest.mark.expects_log("damaged")
@@ -130,29 +190,72 @@ async def test_damaged_block_is_a_miss(
 ) -> None:
     """R4: a damaged block is not there, with one warning, and the next put brings it back."""
     cache = cache_in(tmp_path)
-    await cache.put(key(), block())
+    await put(cache, version(), block())
     (path,) = files(tmp_path)
     damage(path)
-    assert await cache.get(key()) is None
+    assert await get(cache, version()) is None
     assert len(warnings(caplog)) == 1
     assert "damaged" in warnings(caplog)[0]
     if not path.is_dir():
-        await cache.put(key(), block())
-        assert await cache.get(key()) == block()
+        await put(cache, version(), block())
+        assert await get(cache, version()) == block()
+
+
+@pytest.mark.parametrize("damage", [cut, *map(flip, (0, 64, 71, 4096, -1))])
+@pytest.mark.expects_log("damaged")
+async def test_damage_in_a_large_file(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """R4: no damaged block of many is taken for a sound one, whatever else is lost with it."""
+    cache, which = cache_in(tmp_path), version(count=9)
+    await put(cache, which, b"".join(map(block, range(9))))
+    (path,) = files(tmp_path)
+    damage(path)
+    assert await get_all(cache, which) == [None] * 9
+    await put(cache, which, block(4), first=4)
+    assert await get_all(cache, which) == [None] * 4 + [block(4)] + [None] * 4
+
+
+async def test_kill_between_bytes_and_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R4: a block whose writing was cut short is not there, and is nobody's damage."""
+    cache, which = cache_in(tmp_path), version(count=9)
+    await put(cache, which, block(0))
+    (path,) = files(tmp_path)
+    with path.open("r+b") as stream:
+        stream.seek(4096 + 3 * BLOCK)
+        stream.write(block(3)[:5000])
+    assert await get_all(cache, which) == [block(0), *[None] * 8]
 
 
 @pytest.mark.expects_log("damaged")
-async def test_swapped_blocks_are_misses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """R4: a whole block in the place of another one is not taken for it."""
+async def test_swapped_blocks_are_misses(tmp_path: Path) -> None:
+    """R4: neither a whole file nor a whole block in the place of another one is taken for it."""
     cache = cache_in(tmp_path)
-    await cache.put(key(0), block(0))
+    await put(cache, numbered(0), block(0))
     (path,) = files(tmp_path)
     content = path.read_bytes()
-    await cache.put(key(1), block(1))
+    await put(cache, numbered(1), block(1))
     (other,) = set(files(tmp_path)) - {path}
     other.write_bytes(content)
-    assert await cache.get(key(1)) is None
-    assert await cache.get(key(0)) == block(0)
+    assert await get(cache, numbered(1)) is None
+    assert await get(cache, numbered(0)) == block(0)
+    which = version(count=2)
+    await put(cache, which, block(0) + block(1))
+    (both,) = set(files(tmp_path)) - {path}
+    head, data = both.read_bytes()[:4096], both.read_bytes()[4096:]
+    swapped = head[:64] + head[72:80] + head[64:72] + head[80:]
+    both.write_bytes(swapped + data[BLOCK:] + data[:BLOCK])
+    assert await get_all(cache, which) == [None, None]
+
+
+async def test_empty_file_is_an_empty_segment(tmp_path: Path) -> None:
+    """R4: a file of zero length, as a power cut leaves it, is in nobody's way."""
+    cache = cache_in(tmp_path)
+    await put(cache, version(), block())
+    (path,) = files(tmp_path)
+    os.truncate(path, 0)
+    await put(cache, version(), block(1))
+    assert await get(cache, version()) == block(1)
 
 
 @pytest.mark.parametrize(
@@ -162,28 +265,28 @@ async def test_hostile_nuids_stay_inside(tmp_path: Path, nuid: str) -> None:
     """R4: no nuid or bucket leads out of the cache directory."""
     directory = tmp_path / "deep" / "cache"
     cache = cache_in(directory)
-    await cache.put(key(nuid=nuid, bucket=nuid), block(1))
-    assert await cache.get(key(nuid=nuid, bucket=nuid)) == block(1)
+    await put(cache, version(nuid, nuid), block(1))
+    assert await get(cache, version(nuid, nuid)) == block(1)
     assert len(files(tmp_path)) == 1
-    assert len(files(directory / "blocks-1")) == 1
+    assert len(files(directory / "blocks-2")) == 1
 
 
 async def test_identities_do_not_run_together(tmp_path: Path) -> None:
     """R4: bucket and nuid are told apart wherever one ends and the other begins."""
     cache = cache_in(tmp_path)
-    await cache.put(key(nuid="bc", bucket="a"), block(1))
-    assert await cache.get(key(nuid="c", bucket="ab")) is None
+    await put(cache, version("bc", "a"), block(1))
+    assert await get(cache, version("c", "ab")) is None
 
 
 async def test_directory_is_private(tmp_path: Path) -> None:
     """R4: cached bytes are for the user who mounted, whatever the umask and whoever came first."""
-    (tmp_path / "blocks-1").mkdir(mode=0o755)
+    (tmp_path / "blocks-2").mkdir(mode=0o755)
     old = os.umask(0)
     try:
-        await cache_in(tmp_path).put(key(), block())
+        await put(cache_in(tmp_path), version(), block())
     finally:
         os.umask(old)
-    assert (tmp_path / "blocks-1").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "blocks-2").stat().st_mode & 0o777 == 0o700
     (path,) = files(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -194,16 +297,16 @@ async def test_directory_of_another_user_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """R4: blocks that another user could have written are not read."""
-    await cache_in(tmp_path).put(key(), block())
+    await put(cache_in(tmp_path), version(), block())
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    assert await cache_in(tmp_path).get(key()) is None
+    assert await get(cache_in(tmp_path), version()) is None
     assert "not a directory of this user" in warnings(caplog)[0]
 
 
 async def age(cache: BlockCache, directory: Path, index: int, seconds: int) -> None:
-    """Put block *index* and make it *seconds* old."""
+    """Put a block of its own and make it *seconds* old."""
     before = set(files(directory))
-    await cache.put(key(index), block(index))
+    await put(cache, numbered(index), block(index))
     (new,) = set(files(directory)) - before
     then = time.time() - seconds
     os.utime(new, (then, then))
@@ -214,9 +317,9 @@ async def test_oldest_blocks_go_first(tmp_path: Path) -> None:
     cache = cache_in(tmp_path, 16 * COST)
     for index in range(16):
         await age(cache, tmp_path, index, 1000 - index)
-    assert await cache.get(key(0)) == block(0)  # used again, so it stays
-    await cache.put(key(16), block(16))
-    kept = [index for index in range(17) if await cache.get(key(index))]
+    assert await get(cache, numbered(0)) == block(0)  # used again, so it stays
+    await put(cache, numbered(16), block(16))
+    kept = [index for index in range(17) if await get(cache, numbered(index))]
     assert kept == [0, *range(3, 17)]
     assert cache.usage().used == 15 * COST
 
@@ -226,9 +329,9 @@ async def test_blocks_of_one_age_do_not_all_go(tmp_path: Path) -> None:
     cache = cache_in(tmp_path, 16 * COST)
     for index in range(16):
         await age(cache, tmp_path, index, 500)
-    await cache.put(key(16), block(16))
+    await put(cache, numbered(16), block(16))
     assert len(files(tmp_path)) == 15
-    assert await cache.get(key(16)) == block(16)
+    assert await get(cache, numbered(16)) == block(16)
 
 
 async def test_many_blocks_stay_within_the_limit(tmp_path: Path) -> None:
@@ -236,8 +339,8 @@ async def test_many_blocks_stay_within_the_limit(tmp_path: Path) -> None:
     limit = 32 * COST
     one, two = cache_in(tmp_path, limit), cache_in(tmp_path, limit)
     for index in range(100):
-        await one.put(key(index), block(index))
-        await two.put(key(index, "other"), block(index))
+        await put(one, numbered(index), block(index))
+        await put(two, version(f"other{index}"), block(index))
         assert sum(COST for _ in files(tmp_path)) <= limit + 2 * (limit // 16 + COST)
 
 
@@ -253,9 +356,9 @@ async def test_blocks_removed_by_others(tmp_path: Path, monkeypatch: pytest.Monk
         real(path)  # the second one finds nothing, as the loser of a race does
 
     monkeypatch.setattr(os, "unlink", race)
-    await cache.put(key(9), block(9))
+    await put(cache, numbered(9), block(9))
     monkeypatch.undo()
-    assert await cache.get(key(9)) == block(9)
+    assert await get(cache, numbered(9)) == block(9)
     assert cache.usage().paused == ""
 
 
@@ -263,13 +366,13 @@ async def test_full_disk_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """R4: when others fill the disk the cache gives way."""
     cache = cache_in(tmp_path, 100 * COST, min_free=0.5)
     disk = FakeDisk(monkeypatch, free=60)
-    await cache.put(key(0), block(0))
+    await put(cache, numbered(0), block(0))
     disk.free = 50 - 1 / 4096
-    await cache.put(key(1), block(1))
-    assert await cache.get(key(0)) is None
+    await put(cache, numbered(1), block(1))
+    assert await get(cache, numbered(0)) is None
     disk.free = 60
-    await cache.put(key(1), block(1))
-    assert await cache.get(key(1)) == block(1)
+    await put(cache, numbered(1), block(1))
+    assert await get(cache, numbered(1)) == block(1)
 
 
 @pytest.mark.expects_log("pauses: .*less than 50% of the disk is free")
@@ -282,14 +385,14 @@ def test_hopelessly_full_disk_pauses(
         cache = cache_in(tmp_path, min_free=0.5)
         disk = FakeDisk(monkeypatch, free=1)
         for _ in range(3):
-            await cache.put(key(), block())
-            assert await cache.get(key()) is None
+            await put(cache, version(), block())
+            assert await get(cache, version()) is None
             clock.jump(PAUSE + 1)
         assert len(warnings(caplog)) == 1
         assert "50%" in cache.usage().paused
         disk.free = 60
-        await cache.put(key(), block())
-        assert await cache.get(key()) == block()
+        await put(cache, version(), block())
+        assert await get(cache, version()) == block()
         assert cache.usage().paused == ""
 
     in_time(main)
@@ -322,21 +425,21 @@ def test_failing_write_pauses(
 
     async def main(clock: trio.testing.MockClock) -> None:
         cache = cache_in(tmp_path)
-        await cache.put(key(0), block(0))
+        await put(cache, numbered(0), block(0))
         with monkeypatch.context() as patch:
-            patch.setattr(BlockFiles, "_create", refuse)
+            patch.setattr(os, "pwrite", refuse)
             for _ in range(5):
-                await cache.put(key(1), block(1))
+                await put(cache, numbered(1), block(1))
             assert len(calls) == 1
-            assert await cache.get(key(0)) == block(0)
+            assert await get(cache, numbered(0)) == block(0)
             clock.jump(PAUSE + 1)
-            await cache.put(key(1), block(1))
+            await put(cache, numbered(1), block(1))
             assert len(calls) == 2
         assert len(files(tmp_path)) == 1
         assert len(warnings(caplog)) == 1
         clock.jump(PAUSE + 1)
-        await cache.put(key(1), block(1))
-        assert await cache.get(key(1)) == block(1)
+        await put(cache, numbered(1), block(1))
+        assert await get(cache, numbered(1)) == block(1)
 
     in_time(main)
 
@@ -345,14 +448,15 @@ def test_failing_write_pauses(
 async def test_half_written_block_leaves_nothing(tmp_path: Path) -> None:
     """R4: a disk that fills up in the middle of a block leaves neither a part nor a temporary."""
     cache = cache_in(tmp_path)
-    await cache.put(key(0), block(0))
+    await put(cache, numbered(0), block(0))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (BLOCK // 2, hard))
     try:
-        await cache.put(key(1), block(1))
+        await put(cache, numbered(1), block(1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert await cache.get_run([key(0), key(1)]) == [block(0), None]
+    assert await get(cache, numbered(0)) == block(0)
+    assert await get(cache, numbered(1)) is None
     assert len(files(tmp_path)) == 1
 
 
@@ -362,13 +466,13 @@ async def test_failing_read_is_a_miss(
 ) -> None:
     """E: a disk that cannot be read costs the cache, not the read; the bad block goes."""
     cache = cache_in(tmp_path)
-    await cache.put(key(), block())
+    await put(cache, version(), block())
 
     def broken(*_: object) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, "read", broken)
-    assert await cache.get_run([key(), key(1)]) == [None, None]
+    monkeypatch.setattr(os, "preadv", broken)
+    assert await get(cache, version()) is None
     monkeypatch.undo()
     assert files(tmp_path) == []
     assert len(warnings(caplog)) == 1
@@ -381,24 +485,24 @@ def test_hanging_disk_is_a_miss(
     """E: a disk that does not answer delays one read for a moment and the following not at all."""
     answer = threading.Event()
 
-    def hang(_: BlockFiles, keys: list[BlockKey]) -> list[bytes | None]:
+    def hang(*_: object) -> Look:
         answer.wait(30)
-        return [None] * len(keys)
+        return Look()
 
     async def main(clock: trio.testing.MockClock) -> None:
         cache = cache_in(tmp_path)
-        await cache.put(key(), block())
+        await put(cache, version(), block())
         with monkeypatch.context() as patch:
-            patch.setattr(BlockFiles, "read_run", hang)
+            patch.setattr(SegmentFiles, "read", hang)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(cache.get, key())
+                nursery.start_soon(get, cache, version())
                 await trio.testing.wait_all_tasks_blocked()
                 clock.jump(READ_DEADLINE + 0.1)
             with trio.fail_after(READ_DEADLINE):
-                assert await cache.get(key()) is None
+                assert await get(cache, version()) is None
         answer.set()
         clock.jump(PAUSE + 1)
-        assert await cache.get(key()) == block()
+        assert await get(cache, version()) == block()
         assert len(warnings(caplog)) == 1
 
     in_time(main)
@@ -407,14 +511,14 @@ def test_hanging_disk_is_a_miss(
 async def test_vanished_directory_is_made_again(tmp_path: Path) -> None:
     """E: somebody who empties the cache directory under a mount does no harm."""
     cache = cache_in(tmp_path / "cache")
-    await cache.put(key(), block())
+    await put(cache, version(), block())
     for path in files(tmp_path):
         path.unlink()
         path.parent.rmdir()
-    (tmp_path / "cache" / "blocks-1").rmdir()
-    assert await cache.get(key()) is None
-    await cache.put(key(), block())
-    assert await cache.get(key()) == block()
+    (tmp_path / "cache" / "blocks-2").rmdir()
+    assert await get(cache, version()) is None
+    await put(cache, version(), block())
+    assert await get(cache, version()) == block()
 
 
 @pytest.mark.expects_log("pauses")
@@ -425,8 +529,8 @@ async def test_file_in_place_of_the_directory(
     (tmp_path / "file").write_bytes(b"")
     cache = cache_in(tmp_path / "file")
     for _ in range(3):
-        await cache.put(key(), block())
-        assert await cache.get(key()) is None
+        await put(cache, version(), block())
+        assert await get(cache, version()) is None
     assert len(warnings(caplog)) == 2
 
 
@@ -434,46 +538,43 @@ async def test_discard_removes_a_version(tmp_path: Path) -> None:
     """R3: all blocks of a version leave the cache, those of others stay."""
     cache = cache_in(tmp_path)
     await cache.discard("bucket", "nuid")
-    for index in range(3):
-        await cache.put(key(index), block(index))
-        await cache.put(key(index, "other"), block(index))
+    for which in version(count=3), version(count=2), version("other", count=3):
+        await put(cache, which, block() * which.count)
     await cache.discard("bucket", "nuid")
-    assert await cache.get_run([key(index) for index in range(3)]) == [None] * 3
-    assert None not in await cache.get_run([key(index, "other") for index in range(3)])
+    assert await get_all(cache, version(count=3)) == [None] * 3
+    assert await get_all(cache, version(count=2)) == [None] * 2
+    assert await get_all(cache, version("other", count=3)) == [block()] * 3
 
 
-async def test_remains_of_a_kill_are_removed(tmp_path: Path) -> None:
-    """R4: temporary files of killed processes go after a while, those of living ones stay, and
-    what is not the cache's is left alone."""
-    cache = cache_in(tmp_path)
-    await cache.put(key(), block())
-    (path,) = files(tmp_path)
-    old, new, foreign = (path.parent / name for name in ("tmp-1-a", "tmp-2-b", "README"))
-    for remains in old, new, foreign:
-        remains.write_bytes(b"x")
-    then = time.time() - ABANDONED_AFTER - 10
-    for remains in old, foreign:
-        os.utime(remains, (then, then))
-    await cache.tidy()
-    assert files(path.parent) == sorted([path, new, foreign])
+async def test_other_formats(tmp_path: Path) -> None:
+    """R4: what an earlier natsfs cached is thrown away, what a later one does is left alone, like
+    all that is not the cache's."""
+    kept = [tmp_path / name for name in ("blocks-3/a", "blocks-x/a", "spool/a", "blocks")]
+    gone = tmp_path / "blocks-1" / "00" / "a"
+    for path in *kept, gone:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    await cache_in(tmp_path).tidy()
+    assert files(tmp_path) == sorted(kept)
+    assert not (tmp_path / "blocks-1").exists()
 
 
 async def test_usage_is_known_after_tidying(tmp_path: Path) -> None:
     """R4: a mount learns what others have left in the directory, and counts what it adds."""
-    await cache_in(tmp_path).put(key(), block())
+    await put(cache_in(tmp_path), version(), block())
     cache = cache_in(tmp_path)
     assert cache.usage().used == 0
     await cache.tidy()
     assert cache.usage().used == COST
-    await cache.put(key(1), block())
+    await put(cache, numbered(1), block())
     assert cache.usage().used == 2 * COST
 
 
 async def test_cache_of_no_size_keeps_nothing(tmp_path: Path) -> None:
     """R4: a limit of zero switches the cache off and touches no disk."""
     cache = cache_in(tmp_path / "cache", 0)
-    await cache.put(key(), block())
-    assert await cache.get(key()) is None
+    await put(cache, version(), block())
+    assert await get(cache, version()) is None
     assert not (tmp_path / "cache").exists()
 
 
@@ -484,8 +585,8 @@ async def test_many_at_once(tmp_path: Path) -> None:
     async def work(cache: BlockCache, start: int) -> None:
         for turn in range(20):
             index = (start + turn) % 5
-            await cache.put(key(index), block(index))
-            assert await cache.get(key(index)) in (None, block(index))
+            await put(cache, numbered(index), block(index))
+            assert await get(cache, numbered(index)) in (None, block(index))
 
     async with trio.open_nursery() as nursery:
         for number in range(8):

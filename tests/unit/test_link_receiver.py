@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natsfs.store.buffers import Arena
 from natsfs.store.link import receiver
-from natsfs.store.link.buffers import Arena
 from natsfs.store.link.receiver import Control, Event, ProtocolError, Receiver
 from natsfs.store.session import Message
 

@@ -13,15 +13,11 @@ import trio
 import trio.testing
 
 from natsfs.config import CacheConfig
-from natsfs.data.cache import BlockCache
+from natsfs.data.cache import BlockCache, Kept
 from natsfs.data.readahead import LARGEST_WINDOW
-from natsfs.data.reader import (
-    LARGEST_BLOCK,
-    SMALLEST_BLOCK,
-    ObjectReader,
-    VersionReader,
-    block_size_of,
-)
+from natsfs.data.reader import ObjectReader, VersionReader
+from natsfs.data.stretches import Data, Flight, Stretch
+from natsfs.data.version import LARGEST_BLOCK, SMALLEST_BLOCK, block_size_of
 from natsfs.errors import ConnectionLost, DigestMismatch, RequestTimeout, StaleVersion
 from natsfs.store.memory import MemoryManager, MemoryStore
 from natsfs.store.model import BucketConfig, ObjectInfo, ObjectMeta
@@ -166,7 +162,7 @@ async def test_reading_ahead_is_ahead(tmp_path: Path) -> None:
         reader = shared.open(info)
         await reader.read(0, CHUNK)
         await reader.read(CHUNK, CHUNK)
-        while shared._flights:
+        while any(isinstance(slot, Flight) for slot in reader._held.at.values()):
             await trio.testing.wait_all_tasks_blocked(0.001)
         store.gate = trio.Event()
         assert len(await reader.read(2 * CHUNK, CHUNK)) == CHUNK
@@ -197,7 +193,7 @@ async def test_cancelled_reader_strands_nobody(tmp_path: Path) -> None:
     store, data = await observed(), pattern(CHUNK)
     info = await stored(store, data)
     store.gate = trio.Event()
-    got: list[bytes] = []
+    got: list[Data] = []
 
     async with reading(store, tmp_path) as shared, trio.open_nursery() as nursery:
 
@@ -268,7 +264,7 @@ async def test_error_while_joined_to_read_ahead_is_retried(tmp_path: Path) -> No
             assert await reader.read(CHUNK, 2 * CHUNK) == data[CHUNK : 3 * CHUNK]
 
         async with trio.open_nursery() as nursery:
-            shared.claim(reader._version, range(1, 3), ahead=True)
+            shared.claim(reader._held, range(1, 3), ahead=True)
             nursery.start_soon(check)
             await trio.testing.wait_all_tasks_blocked()
             store.gate.set()
@@ -302,6 +298,21 @@ async def test_second_mount_reads_from_disk(tmp_path: Path) -> None:
     store.reads.clear()
     async with reading(store, tmp_path) as shared:
         assert await read_through(shared.open(info), info.size) == data
+    assert store.reads == []
+
+
+async def test_everything_read_is_cached_when_settled(tmp_path: Path) -> None:
+    """R4: what was read until the mount ends is on disk then, also what waited for more."""
+    store, data = await observed(), pattern(9 * MIB)
+    info = await stored(store, data)
+    async with reading(store, tmp_path) as shared:
+        assert await read_through(shared.open(info), info.size) == data
+        await shared.settled()
+        store.reads.clear()
+        cache = BlockCache(CacheConfig(tmp_path, 100 * MIB, 0.0))
+        async with trio.open_nursery() as nursery:
+            again = ObjectReader(store, cache, "bucket", nursery)
+            assert await read_through(again.open(info), info.size) == data
     assert store.reads == []
 
 
@@ -347,15 +358,14 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
         async def check(reader: VersionReader, step: int) -> None:
             for start in range(0, info.size, step):
                 assert await reader.read(start, step) == data[start : start + step]
-                assert shared._memory._size <= 2 * MIB
-                held = sum(map(len, shared._memory._blocks.values()))
-                assert held == shared._memory._size
+                assert shared._memory.size <= 2 * MIB
+                stretches = {s for s in reader._held.at.values() if isinstance(s, Stretch)}
+                assert sum(len(s.data) for s in stretches) == shared._memory.size
             reader.close()
 
         async with trio.open_nursery() as nursery:
             for number, one in enumerate(infos):
                 nursery.start_soon(check, shared.open(one), 50_000 + 17_000 * number)
-        assert not shared._flights
         assert not shared._streams
 
 
@@ -484,7 +494,7 @@ async def test_failed_read_breaks_the_check_off(tmp_path: Path) -> None:
         store.fail = lambda start: None
         assert await reader.read(CHUNK, 3 * CHUNK) == data[CHUNK:]
         store.change = flip_at(0)
-        await shared.reject(reader._version)
+        await shared.reject(reader._held)
         with pytest.raises(DigestMismatch):
             await read_through(reader, info.size)
 
@@ -506,13 +516,13 @@ async def test_slow_disk_delays_no_reader(tmp_path: Path, monkeypatch: pytest.Mo
     disk = trio.Event()
     kept: list[int] = []
 
-    async def slow(_: BlockCache, key: object, block: bytes) -> None:
+    async def slow(_: BlockCache, some: list[Kept]) -> None:
         await disk.wait()
-        kept.append(len(block))
+        kept.extend(len(one.data) for one in some)
 
     monkeypatch.setattr(BlockCache, "put", slow)
-    monkeypatch.setattr("natsfs.data.reader.WRITE_BEHIND", MIB)
+    monkeypatch.setattr("natsfs.data.behind.WRITE_BEHIND", MIB)
     async with reading(store, tmp_path) as shared:
         assert await read_through(shared.open(info), info.size) == data
         disk.set()
-    assert sum(kept) == MIB
+    assert 0 < sum(kept) <= MIB

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from natsfs.errors import NatsfsError, RequestTimeout
-from natsfs.store.link.buffers import Arena
+from natsfs.store.buffers import Arena
 from natsfs.store.protocol import NO_RESPONDERS
 from natsfs.store.session import Answer, Message, NoResponders, Request
 

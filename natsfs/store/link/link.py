@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from natsfs.errors import InvalidArgument, PermissionsError
+from natsfs.store.buffers import Shelf
 from natsfs.store.link.budget import Budget
-from natsfs.store.link.buffers import Shelf
 from natsfs.store.link.exchange import Exchange, Pending
 from natsfs.store.link.handshake import Opened, max_payload_of, open_transport, parse_info
 from natsfs.store.link.outbox import Outbox, encode
@@ -49,8 +49,8 @@ ANSWER_BYTES = 48 * 1024 * 1024
 STREAM_BYTES = 16 * 1024 * 1024
 CALL_BYTES = 192 * 1024
 
-#: The largest answer that is received into one buffer: more than readers ask for at once when they
-#: are in a hurry (1 MiB).
+#: The largest answer that is received into one buffer: as much as a stream that is read asks for at
+#: once.
 ARENA_BYTES = 4 * 1024 * 1024
 
 _DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"", re.I)

@@ -16,7 +16,7 @@ import logging
 import trio
 
 from natsfs.errors import ConnectFailed
-from natsfs.store.link.buffers import Shelf
+from natsfs.store.buffers import Shelf
 from natsfs.store.link.link import Link, open_link
 from natsfs.store.session import Access, Session
 

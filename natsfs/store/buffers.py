@@ -13,9 +13,9 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 
-#: Bytes of buffers that are remembered, in use or not: some batches of the reader's size (1 MiB)
-#: under way, and those that are being looked at.
-KEPT_BYTES = 16 * 1024 * 1024
+#: Bytes of buffers that are remembered, in use or not: what two streams that are read have ahead of
+#: them and under way (8 MiB each), what they have just passed, and what waits for the block cache.
+KEPT_BYTES = 64 * 1024 * 1024
 
 #: How many buffers are looked at for one that is free.  They are lent in turn, so the free ones
 #: come first.

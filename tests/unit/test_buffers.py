@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from natsfs.store.link.buffers import KEPT_BYTES, LARGE_STEP, Arena, Shelf, joined
+from natsfs.store.buffers import KEPT_BYTES, LARGE_STEP, Arena, Shelf, joined
 
 
 def claim(arena: Arena, data: bytes) -> memoryview:

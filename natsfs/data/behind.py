@@ -1,0 +1,107 @@
+"""Changes of the block cache that no reader waits for.
+
+Concurrency: one task at a time makes them, in the mount's nursery, and only while there is work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+import trio
+
+from natsfs.data.cache import BlockCache, Kept
+
+log = logging.getLogger(__name__)
+
+#: Bytes of blocks that wait to be written to the cache.  A disk that is slower than the network
+#: misses blocks then, and costs no more memory than this.
+WRITE_BEHIND = 32 * 1024 * 1024
+
+#: Bytes that are worth the way to a thread at once; fewer wait `GATHER` seconds for more, since
+#: what is read here and there comes in pieces of 128 KiB.
+ENOUGH = 1024 * 1024
+GATHER = 0.02
+
+
+class WriteBehind:
+    """Puts blocks into *cache*, in *nursery*."""
+
+    def __init__(self, cache: BlockCache, nursery: trio.Nursery) -> None:
+        self._cache = cache
+        self._nursery = nursery
+        self._waiting: deque[Kept] = deque()
+        self._size = 0  # of what waits and of what is being written
+        self._discards: deque[tuple[str, str, trio.Event]] = deque()
+        self._hurry = trio.Event()
+        self._idle = trio.Event()
+        self._idle.set()
+
+    def put(self, kept: Kept) -> None:
+        """Keep blocks soon, or never if too much is waiting: a cache may miss some."""
+        if self._size + len(kept.data) <= WRITE_BEHIND:
+            self._size += len(kept.data)
+            self._waiting.append(kept)
+            if self._size >= ENOUGH:
+                self._hurry.set()
+            self._wake()
+
+    async def discard(self, bucket_identity: str, nuid: str) -> None:
+        """Remove every block of a version, after a write that has begun and before all others."""
+        left = [kept for kept in self._waiting if _of(kept) != (bucket_identity, nuid)]
+        self._size -= sum(len(kept.data) for kept in self._waiting)
+        self._size += sum(len(kept.data) for kept in left)
+        self._waiting = deque(left)
+        done = trio.Event()
+        self._discards.append((bucket_identity, nuid, done))
+        self._hurry.set()
+        self._wake()
+        await done.wait()
+
+    async def settled(self) -> None:
+        """Wait until nothing is waiting."""
+        self._hurry.set()
+        await self._idle.wait()
+
+    def _wake(self) -> None:
+        if self._idle.is_set():
+            self._idle = trio.Event()
+            self._nursery.start_soon(self._work)
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting or self._discards:
+                if self._size < ENOUGH and not self._discards:
+                    with trio.move_on_after(GATHER):
+                        await self._hurry.wait()
+                try:
+                    await self._step()
+                except Exception:  # the cache promises none; a bug in it must not end the mount
+                    log.exception("the block cache failed")
+        finally:
+            for _, _, done in self._discards:
+                done.set()
+            self._idle.set()
+
+    async def _step(self) -> None:
+        self._hurry = trio.Event()
+        if self._discards:
+            bucket_identity, nuid, done = self._discards.popleft()
+            try:
+                await self._cache.discard(bucket_identity, nuid)
+            finally:
+                done.set()
+            return
+        kept: list[Kept] = []
+        size = 0
+        while self._waiting and size < ENOUGH:
+            kept.append(self._waiting.popleft())
+            size += len(kept[-1].data)
+        try:
+            await self._cache.put(kept)
+        finally:
+            self._size -= size
+
+
+def _of(kept: Kept) -> tuple[str, str]:
+    return kept.version.bucket_identity, kept.version.nuid

@@ -29,6 +29,7 @@ from natsfs.store.protocol import (
     PubAck,
     Status,
     StoredMessage,
+    direct_fields,
     encode_headers,
     get_batch,
     get_last,
@@ -40,6 +41,7 @@ from natsfs.store.protocol import (
     parse_puback,
     parse_stored,
     refusal,
+    sequence_after,
 )
 
 BATCHED = (
@@ -123,6 +125,27 @@ def test_forged_headers() -> None:
     message = parse_direct(forged, b"")
     assert isinstance(message, StoredMessage)
     assert message.sequence == 12
+
+
+def test_place_at_a_glance() -> None:
+    """The place of an ordinary answer is found without parsing it, whatever was stored with it;
+    where there is doubt it is not."""
+    fields = direct_fields("OBJ_b", "$O.b.C.n")
+    assert sequence_after(fields, BATCHED) == 12
+    lines = BATCHED.split(b"\r\n")
+    assert sequence_after(fields, b"\r\n".join([lines[0], *lines[2:]])) == 12
+    forged = fields.removeprefix(b"\r\n") + b"99"
+    assert sequence_after(fields, BATCHED.replace(b"Nats-Msg-Id: x", forged)) == 12
+    for doubtful in (
+        BATCHED.replace(b"OBJ_b", b"OBJ_c"),
+        BATCHED.replace(b"$O.b.C.n", b"$O.b.C.nn"),
+        BATCHED.replace(b"OBJ_b", b"OBJ_c").replace(b"Nats-Msg-Id: x", forged),
+        BATCHED.replace(b"12", b"x"),
+        BATCHED.replace(b"NATS/1.0", b"NATS/1.0 404 x"),
+        b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 5\r\nNats-Last-Sequence: 9\r\n\r\n",
+        b"",
+    ):
+        assert sequence_after(fields, doubtful) is None
 
 
 def test_direct_statuses() -> None:

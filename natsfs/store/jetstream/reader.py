@@ -29,12 +29,14 @@ from natsfs.store.link import joined
 from natsfs.store.model import ObjectInfo
 from natsfs.store.protocol import (
     StoredMessage,
+    direct_fields,
     get_batch,
     get_last,
     get_next,
     get_sequence,
     parse_direct,
     parse_stored,
+    sequence_after,
 )
 from natsfs.store.session import Message, NoResponders, Request
 from natsfs.store.wire import chunk_subject
@@ -156,19 +158,25 @@ class ChunkReader:
         self, subject: str, places: Sequence[Place], timeout: float
     ) -> dict[int, Data]:
         """What direct gets bring of *places*: nothing when nobody answers them."""
-        version = self._api.session.server_version
-        single = version is not None and version < BATCH_VERSION
+        fields = direct_fields(self._bucket.stream, subject)
         found: dict[int, Data] = {}
         try:
             for run in runs(places, BATCH_BYTES):
-                messages = await (self._singles if single else self._batch)(run, timeout)
-                for message in messages:
-                    stored = self._check(message, subject)
-                    if stored is not None:
+                single = len(run) == 1 or not self._has_batches
+                for message in await (self._singles if single else self._batch)(run, timeout):
+                    sequence = sequence_after(fields, message.block)
+                    if sequence is not None:
+                        found[sequence] = message.data
+                    elif (stored := self._check(message, subject)) is not None:
                         found[stored.sequence] = stored.data
         except NoResponders:
             return found
         return found
+
+    @property
+    def _has_batches(self) -> bool:
+        version = self._api.session.server_version
+        return version is None or version >= BATCH_VERSION
 
     async def _batch(self, run: Sequence[Place], timeout: float) -> list[Message]:
         size = sum(place.length + MESSAGE_OVERHEAD for place in run)
@@ -179,7 +187,10 @@ class ChunkReader:
         return (await self._api.session.collect(request, timeout=timeout))[:-1]
 
     async def _singles(self, run: Sequence[Place], timeout: float) -> list[Message]:
-        requests = [self._request(get_sequence(place.sequence)) for place in run]
+        requests = [
+            replace(self._request(get_sequence(place.sequence)), answer_bytes=place.length)
+            for place in run
+        ]
         answers = await self._api.session.exchange(requests, timeout=timeout)
         return [_message(answer) for answer in answers]
 

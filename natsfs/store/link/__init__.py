@@ -24,7 +24,7 @@ import trio
 
 from natsfs.config import ServerConfig
 from natsfs.errors import ConnectFailed, NatsfsError
-from natsfs.store.link.buffers import joined
+from natsfs.store.buffers import joined
 from natsfs.store.link.feed import open_feed
 from natsfs.store.link.pool import Pool
 from natsfs.store.session import Answer, Message, Request, Session, Subscription
@@ -33,8 +33,8 @@ __all__ = ["Links", "joined", "open_links"]
 
 log = logging.getLogger(__name__)
 
-#: Bytes of requests from which on they go by a link for bulk: sending so much takes as long as a
-#: small request's round trip.
+#: Bytes of requests and of their answers, where these are known, from which on they go by a link
+#: for bulk: sending so much takes as long as a small request's round trip.
 BULK_BYTES = 64 * 1024
 
 
@@ -61,7 +61,8 @@ class Links:
         self, requests: Sequence[Request], *, timeout: float | None = None
     ) -> list[Answer]:
         """`Session.exchange`.  All *requests* go by one link, so the server takes them in order."""
-        link = self._pool.choose(bulk=sum(len(r.data) for r in requests) >= BULK_BYTES)
+        size = sum(len(request.data) + request.answer_bytes for request in requests)
+        link = self._pool.choose(bulk=size >= BULK_BYTES)
         if link is None:
             return await self.session.exchange(requests, timeout=timeout)
         return await link.send(requests, streamed=False, timeout=self._limit(timeout))

@@ -17,6 +17,9 @@ from natsfs.store.model import ObjectInfo
 
 Data = bytes | bytearray | memoryview
 
+#: Bytes that a stretch takes beside its data: objects that hold one another.
+OVERHEAD = 1024
+
 
 class Stretch:
     """The *blocks* of a version, whose bytes *data* has."""
@@ -26,9 +29,18 @@ class Stretch:
     def __init__(self, held: Held, blocks: range, data: Data) -> None:
         self.held = held
         self.blocks = blocks
-        self.data = memoryview(data).toreadonly()
+        whole = memoryview(data)
+        if memoryview(whole.obj).nbytes > 2 * whole.nbytes:
+            # A part of a huge chunk, or a small object in a buffer for larger ones.
+            whole = memoryview(bytes(whole))
+        self.data = whole.toreadonly()
         self.start = held.version.start(blocks.start)
         self.stop = self.start + len(data)
+
+    @property
+    def cost(self) -> int:
+        """Bytes of memory that it takes; its buffer may be twice as large."""
+        return len(self.data) + OVERHEAD
 
     def cut(self, start: int, stop: int) -> memoryview:
         """What it has of the bytes [*start*, *stop*) of the version."""
@@ -109,7 +121,7 @@ class Memory:
         elif stretch not in self._passed:
             stretch.held.put(stretch)
             self._stretches[stretch] = None
-            self.size += len(stretch.data)
+            self.size += stretch.cost
             while self.size > self.limit:
                 self._drop(next(iter(self._passed or self._stretches)))
 
@@ -117,7 +129,7 @@ class Memory:
         """A sequential reader has read *stretch* to its end."""
         if self._stretches.pop(stretch, self) is None:
             self._passed[stretch] = None
-            self._passed_size += len(stretch.data)
+            self._passed_size += stretch.cost
             while self._passed_size > self.PASSED:
                 self._drop(next(iter(self._passed)))
 
@@ -129,8 +141,8 @@ class Memory:
 
     def _drop(self, stretch: Stretch) -> None:
         stretch.held.remove(stretch)
-        self.size -= len(stretch.data)
+        self.size -= stretch.cost
         if self._passed.pop(stretch, self) is None:
-            self._passed_size -= len(stretch.data)
+            self._passed_size -= stretch.cost
         else:
             del self._stretches[stretch]

@@ -360,13 +360,27 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
                 assert await reader.read(start, step) == data[start : start + step]
                 assert shared._memory.size <= 2 * MIB
                 stretches = {s for s in reader._held.at.values() if isinstance(s, Stretch)}
-                assert sum(len(s.data) for s in stretches) == shared._memory.size
+                assert sum(s.cost for s in stretches) == shared._memory.size
             reader.close()
 
         async with trio.open_nursery() as nursery:
             for number, one in enumerate(infos):
                 nursery.start_soon(check, shared.open(one), 50_000 + 17_000 * number)
         assert not shared._streams
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_small_read_keeps_no_large_buffer(tmp_path: Path, again: bool) -> None:
+    """R2: what is held is not much more than the blocks, wherever they came from."""
+    store = await observed()
+    info = await stored(store, pattern(100), CHUNK)
+    data: Data = b""
+    for _ in range(1 + again):
+        async with reading(store, tmp_path) as shared:
+            reader = shared.open(info)
+            data = await reader.read(0, 100)
+    assert isinstance(data, memoryview)
+    assert memoryview(data.obj).nbytes <= 200
 
 
 async def test_streams_share_the_memory(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ class ObjectReader:
         held = self._versions.get(version)
         if held is None:
             held = self._versions[version] = Held(info, version)
+        held.info = info  # it may have another name by now
         return VersionReader(self, held, self._nursery)
 
     async def settled(self) -> None:

@@ -125,6 +125,7 @@ def read_sound(
 
 
 def bits(table: Sequence[int]) -> int:
+    """A bit for each block that is there according to *table*."""
     return sum(1 << number for number, line in enumerate(table) if line)
 
 

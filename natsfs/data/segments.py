@@ -152,7 +152,7 @@ class SegmentFiles:
             self._drop_damaged(path)
             return 0
         found += sound
-        if status.st_mtime < time.time() - TOUCH_AFTER:
+        if sound and status.st_mtime < time.time() - TOUCH_AFTER:
             with suppress(OSError):  # on a read-only disk blocks are of use all the same
                 os.utime(path)
         return bits(table)

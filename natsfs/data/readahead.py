@@ -1,8 +1,11 @@
 """Which bytes to ask for before a program does: the only module that guesses.  Pure.
 
-One `Readahead` watches the reads of one handle.  A read that leaves out no whole block after the
+One `Readahead` watches one stream: reads of a handle that follow each other.  A handle has several,
+for programs that read several parts of a file in turn; a read that no stream takes begins one.
+
+A read that leaves out no whole block after the
 one before it is *sequential* and doubles the window; a read that skips within what was asked for
-already halves it, so that a strided reader ends without one; a read anywhere else closes it.
+already halves it, so that a strided reader ends without one.
 Reading again or a little backwards changes nothing: the kernel delivers the requests of one reader
 slightly out of order.
 """
@@ -28,7 +31,7 @@ class Window:
 
 
 class Readahead:
-    """The window of one handle, for a version read in blocks of *block_size* bytes."""
+    """The window of one stream, for a version read in blocks of *block_size* bytes."""
 
     def __init__(self, block_size: int) -> None:
         self._block_size = block_size
@@ -42,12 +45,17 @@ class Readahead:
         """Whether a window is open."""
         return self._window > 0
 
+    def takes(self, offset: int) -> bool:
+        """Whether a read at *offset* goes on here, or repeats what was just read."""
+        reach = max(self._window, self._block_size)
+        return self._position - reach <= offset <= self._asked + self._block_size
+
     def next_window(self, offset: int, size: int, limit: int = LARGEST_WINDOW) -> Window:
         """What to fetch beyond the read of *size* bytes at *offset* that is being served.
 
         Windows of one run neither overlap nor leave gaps, and end at most *limit* bytes after the
         read; the caller lowers *limit* when memory is scarce and cuts at the end of the file.  The
-        first read of a handle opens no window: one small read costs one block (R2).
+        first read of a stream opens no window: one small read costs one block (R2).
         """
         stop = offset + size
         first, self._first = self._first, False

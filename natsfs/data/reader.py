@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 #: their own.
 FETCH = 4 * 1024 * 1024
 
+#: Streams that one handle may have: the windows of all of them are half of the memory.
+STREAMS = 4
+
 #: Bytes of blocks held in memory for a mount: eight windows of the largest size.
 MEMORY = 64 * 1024 * 1024
 
@@ -63,7 +66,7 @@ class ObjectReader:
         self._nursery = nursery
         self._memory = Memory(memory)
         self._versions: WeakValueDictionary[Version, Held] = WeakValueDictionary()
-        self._streams: set[VersionReader] = set()
+        self._streams: set[Readahead] = set()
         self._behind = WriteBehind(cache, nursery)
 
     def move_to(self, bucket_identity: str) -> None:
@@ -122,12 +125,12 @@ class ObjectReader:
         """A sequential reader needs *stretch* no more."""
         self._memory.passed(stretch)
 
-    def window_limit(self, stream: VersionReader) -> int:
+    def window_limit(self, stream: Readahead) -> int:
         """How far *stream* may read ahead, so that the windows of all streams fit in memory."""
         self._streams.add(stream)
         return min(LARGEST_WINDOW, self._memory.limit // (2 * len(self._streams)))
 
-    def end_stream(self, stream: VersionReader) -> None:
+    def end_stream(self, stream: Readahead) -> None:
         """*stream* does not read ahead any more."""
         self._streams.discard(stream)
 
@@ -191,7 +194,7 @@ class VersionReader:
         self._shared = shared
         self._held = held
         self._size = held.version.size
-        self._readahead = Readahead(held.version.block_size)
+        self._streams: list[Readahead] = []  # the one used last first
         self._verifier = Verifier(held.info, nursery)
 
     async def read(self, offset: int, size: int) -> Data:
@@ -221,26 +224,42 @@ class VersionReader:
 
     def close(self) -> None:
         """Stop reading ahead.  Closing again does nothing."""
-        self._shared.end_stream(self)
+        for stream in self._streams:
+            self._shared.end_stream(stream)
 
     async def _bytes(self, offset: int, stop: int) -> Data:
         shared = self._shared
         blocks = self._held.version.blocks(offset, stop)
         slots = shared.claim(self._held, blocks, ahead=False)
-        self._read_ahead(offset, stop)
+        stream = self._stream_at(offset)
+        self._read_ahead(stream, offset, stop)
         parts = []
         for slot in slots:
             for stretch in await shared.collect(slot, blocks):
                 parts.append(stretch.cut(offset, stop))
-                if stretch.stop <= stop and self._readahead.streaming:
+                if stretch.stop <= stop and stream.streaming:
                     shared.passed(stretch)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _read_ahead(self, offset: int, stop: int) -> None:
-        limit = self._shared.window_limit(self)
-        window = self._readahead.next_window(offset, stop - offset, limit)
-        if not self._readahead.streaming:
-            self._shared.end_stream(self)
+    def _stream_at(self, offset: int) -> Readahead:
+        """The stream that a read at *offset* belongs to."""
+        for stream in self._streams:
+            if stream.takes(offset):
+                self._streams.remove(stream)
+                break
+        else:
+            stream = Readahead(self._held.version.block_size)
+        self._streams.insert(0, stream)
+        for forgotten in self._streams[STREAMS:]:
+            self._streams.remove(forgotten)
+            self._shared.end_stream(forgotten)
+        return stream
+
+    def _read_ahead(self, stream: Readahead, offset: int, stop: int) -> None:
+        limit = self._shared.window_limit(stream)
+        window = stream.next_window(offset, stop - offset, limit)
+        if not stream.streaming:
+            self._shared.end_stream(stream)
         end = min(window.stop, self._size)
         if window.start < end:
             blocks = self._held.version.blocks(window.start, end)

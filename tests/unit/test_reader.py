@@ -14,8 +14,8 @@ import trio.testing
 
 from natsfs.config import CacheConfig
 from natsfs.data.cache import BlockCache, Kept
-from natsfs.data.readahead import LARGEST_WINDOW
-from natsfs.data.reader import ObjectReader, VersionReader
+from natsfs.data.readahead import LARGEST_WINDOW, Readahead
+from natsfs.data.reader import STREAMS, ObjectReader, VersionReader
 from natsfs.data.stretches import Data, Flight, Stretch
 from natsfs.data.version import LARGEST_BLOCK, SMALLEST_BLOCK, block_size_of
 from natsfs.errors import ConnectionLost, DigestMismatch, RequestTimeout, StaleVersion
@@ -384,18 +384,49 @@ async def test_a_small_read_keeps_no_large_buffer(tmp_path: Path, again: bool) -
 
 
 async def test_streams_share_the_memory(tmp_path: Path) -> None:
-    """R2: the more handles read ahead, the shorter their windows; closed ones do not count."""
+    """R2: the more streams are read ahead, the shorter their windows; closed ones do not count."""
     store = await observed()
     info = await stored(store, pattern(MIB))
     async with reading(store, tmp_path) as shared:
-        streams = [shared.open(info) for _ in range(10)]
-        limits = [shared.window_limit(stream) for stream in streams]
-        assert limits[0] == LARGEST_WINDOW
-        assert 10 * limits[-1] <= 64 * MIB
-        for stream in streams:
-            stream.close()
-            stream.close()
-        assert shared.window_limit(streams[0]) == LARGEST_WINDOW
+        readers = [shared.open(info) for _ in range(10)]
+        for reader in readers:
+            await read_through(reader, MIB // 2)
+        assert 10 * shared.window_limit(Readahead(CHUNK)) <= 32 * MIB
+        for reader in readers:
+            reader.close()
+            reader.close()
+        shared._streams.clear()  # the one that was made up above
+        assert shared.window_limit(Readahead(CHUNK)) == LARGEST_WINDOW
+
+
+async def test_several_streams_in_one_file(tmp_path: Path) -> None:
+    """R2: a program that reads three parts of a file in turn is read ahead in each of them."""
+    store, data = await observed(), pattern(12 * MIB)
+    info = await stored(store, data)
+    async with reading(store, tmp_path) as shared:
+        reader = shared.open(info)
+        for offset in range(0, 4 * MIB, CHUNK):
+            for part in range(0, 12 * MIB, 4 * MIB):
+                place = part + offset
+                assert await reader.read(place, CHUNK) == data[place : place + CHUNK]
+        reader.close()
+        assert not shared._streams
+    # Where one part ends, its window reaches into the next, which may have been read and forgotten.
+    assert store.bytes_read < 1.5 * info.size
+    assert len(store.reads) < 60
+
+
+async def test_random_reads_end_no_stream(tmp_path: Path) -> None:
+    """R2: reads here and there open no windows, and bounded numbers of streams are remembered."""
+    store = await observed()
+    info = await stored(store, pattern(8 * MIB))
+    async with reading(store, tmp_path) as shared:
+        reader = shared.open(info)
+        for index in random.Random(2).sample(range(0, 128, 3), 40):
+            await reader.read(index * CHUNK + 5, 100)
+        assert not shared._streams
+        assert len(reader._streams) == STREAMS
+    assert store.bytes_read == 40 * CHUNK
 
 
 def flip_at(place: int) -> Callable[[int, bytes], bytes]:

@@ -39,6 +39,9 @@ ALLOWED: dict[str, set[str]] = {
     "store.memory": {"errors", "store.*"},
     "store.advisories": {"store.model", "store.wire"},
     "store.memory_watch": {"errors", "store.model", "store.memory_stream", "store.wire"},
+    "store.memory_draft": {
+        *("errors", "store.model", "store.memory_stream", "store.primitives", "store.wire"),
+    },
     "store.memory_stream": {"errors", "store.model", "store.wire"},
     "store.session": {"errors", "config", "store.session.*", "store.wire", "store.protocol"},
     "store.link": {"errors", "config", "store.*"},

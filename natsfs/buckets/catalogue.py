@@ -19,7 +19,6 @@ import math
 import time
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
     AsyncIterator,
     Callable,
     Mapping,
@@ -57,7 +56,7 @@ from natsfs.store.model import (
     Upgrade,
     WatchEvent,
 )
-from natsfs.store.primitives import Place
+from natsfs.store.primitives import Draft
 from natsfs.store.wire import meta_subject
 from natsfs.tree.nodes import ROOT_MARKER
 
@@ -244,14 +243,7 @@ class Catalogue(ObjectStore):
         # What is waited for are calls of the manager, which have deadlines of their own.
         return math.inf
 
-    async def upload_version(
-        self,
-        name: str,
-        source: AsyncIterable[bytes | bytearray | memoryview],
-        place: Place,
-        *,
-        max_chunk_size: int = 0,
-    ) -> tuple[ObjectInfo, ...]:
+    def draft(self, name: str, *, max_chunk_size: int = 0) -> Draft:
         raise NotPermitted("files are in buckets")
 
     async def purge_chunks(self, nuid: str) -> int:

@@ -45,7 +45,7 @@ from natsfs.store.model import (
     Restarted,
     Updated,
 )
-from natsfs.store.primitives import Primitives
+from natsfs.store.primitives import Place, Primitives
 from natsfs.store.wire import meta_subject, parse_digest
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,30 @@ class ObjectStore(Primitives, Protocol):
 
     What a call has written comes back with an estimate of the server's time, see `commit`.
     """
+
+    async def upload_version(
+        self,
+        name: str,
+        source: AsyncIterable[bytes | bytearray | memoryview],
+        place: Place,
+        *,
+        max_chunk_size: int = 0,
+    ) -> tuple[ObjectInfo, ...]:
+        """Store the bytes of *source* as a version for *name*, then the metas that *place* decides,
+        and return their infos.  Pieces of *source* may have any size, and may be changed when the
+        next is asked for.
+
+        Errors: those of `draft`, `Draft.write` and `Draft.commit`.  An error of *source* or *place*
+        passes through after the chunks were purged.
+        """
+        draft = self.draft(name, max_chunk_size=max_chunk_size)
+        try:
+            async for piece in source:
+                await draft.write(piece if isinstance(piece, bytes) else bytes(piece))
+            return await draft.commit(name, place)
+        except BaseException:
+            await draft.abandon()
+            raise
 
     async def upload(
         self,

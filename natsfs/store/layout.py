@@ -98,17 +98,77 @@ def prove(info: ObjectInfo, first: int, last: int, last_length: int) -> Uniform 
     return Uniform(first, full, size)
 
 
-def learn(info: ObjectInfo, chunks: Sequence[tuple[int, int]]) -> Layout | None:
+class Stretches:
+    """(sequence, length) of the chunks of a version, in order.
+
+    Chunks on consecutive sequences and of one length are one stretch, of 24 bytes: what nobody
+    disturbs takes no memory, however large it is.
+    """
+
+    def __init__(self, chunks: Iterable[tuple[int, int]] = ()) -> None:
+        self.size = 0
+        self._chunks = 0
+        self._firsts = array("Q")
+        self._counts = array("Q")
+        self._lengths = array("Q")
+        for sequence, length in chunks:
+            self.add(sequence, length)
+
+    def __len__(self) -> int:
+        return self._chunks
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for first, count, length in zip(self._firsts, self._counts, self._lengths, strict=True):
+            for sequence in range(first, first + count):
+                yield sequence, length
+
+    def add(self, sequence: int, length: int) -> None:
+        """Put one chunk last."""
+        self.size += length
+        self._chunks += 1
+        if self._chunks > 1 and length == self._lengths[-1] and sequence == self.last + 1:
+            self._counts[-1] += 1
+        else:
+            self._firsts.append(sequence)
+            self._counts.append(1)
+            self._lengths.append(length)
+
+    @property
+    def first(self) -> int:
+        """The sequence of the first chunk; 0 if there is none."""
+        return self._firsts[0] if self._firsts else 0
+
+    @property
+    def last(self) -> int:
+        """The sequence of the last chunk; 0 if there is none."""
+        return self._firsts[-1] + self._counts[-1] - 1 if self._firsts else 0
+
+    @property
+    def last_length(self) -> int:
+        """How long that is."""
+        return self._lengths[-1] if self._lengths else 0
+
+    def begins_with(self, count: int, length: int) -> bool:
+        """Whether the first *count* chunks are *length* bytes long, each of them."""
+        for stretch, found in zip(self._counts, self._lengths, strict=True):
+            if count <= 0:
+                break
+            if found != length:
+                return False
+            count -= stretch
+        return count <= 0
+
+
+def learn(info: ObjectInfo, chunks: Iterable[tuple[int, int]]) -> Layout | None:
     """The layout of *chunks*, (sequence, length) of every message of the version in order; None
     when they are not as many bytes as *info* says."""
-    indexed = Indexed(chunks)
-    if indexed.size != info.size or not chunks:
+    stretches = chunks if isinstance(chunks, Stretches) else Stretches(chunks)
+    if stretches.size != info.size or not stretches:
         return None
-    (first, _), (last, last_length) = chunks[0], chunks[-1]
-    uniform = prove(info, first, last, last_length)
-    if uniform and all(length == uniform.chunk_size for _, length in chunks[: info.chunks - 1]):
+    uniform = prove(info, stretches.first, stretches.last, stretches.last_length)
+    if uniform and stretches.begins_with(info.chunks - 1, uniform.chunk_size):
         return uniform
-    return indexed
+    return Indexed(stretches)
 
 
 def runs(places: Sequence[Place], most_bytes: int) -> Iterator[Sequence[Place]]:

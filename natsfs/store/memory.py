@@ -2,19 +2,16 @@
 trusted, because it passes the same contract suite as the real one (tests/contract).
 
 Concurrency: a primitive waits once, at its start (`MemoryManager.delay`), and then works on the
-synchronous `MemoryStream` without another await, so that it is atomic.  Only an upload waits again:
-for its source, for what decides its metas, and as operation "place" before it stores them; whether
-the bucket still exists and what it holds is checked after that.
+synchronous `MemoryStream` without another await, so that it is atomic.  A draft (`memory_draft`)
+waits again and again; whether the bucket still exists and what it holds is checked after that.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
     AsyncIterator,
     Callable,
     Mapping,
@@ -34,13 +31,12 @@ from natsfs.errors import (
     QuotaExceededError,
     ReadOnlyError,
     StaleVersion,
-    WrongRevision,
 )
 from natsfs.store.base import ObjectStore, ObjectStoreManager
-from natsfs.store.memory_stream import MemoryStream, Message, Publish, cover, cut
+from natsfs.store.memory_draft import MemoryDraft
+from natsfs.store.memory_stream import MemoryStream, Message, Publish, cover
 from natsfs.store.memory_watch import events, parse
 from natsfs.store.model import (
-    DEFAULT_CHUNK_SIZE,
     AccountLimits,
     Advisory,
     BucketConfig,
@@ -57,7 +53,7 @@ from natsfs.store.model import (
     Upgrade,
     WatchEvent,
 )
-from natsfs.store.primitives import Place
+from natsfs.store.primitives import Draft
 from natsfs.store.streams import stream_config
 from natsfs.store.wire import (
     check_bucket_name,
@@ -65,8 +61,6 @@ from natsfs.store.wire import (
     chunk_subject,
     complete,
     meta_subject,
-    new_nuid,
-    render_digest,
     render_info,
 )
 
@@ -89,41 +83,25 @@ class MemoryStore(ObjectStore):
     def timeout(self) -> float:
         return self._manager.timeout
 
-    async def upload_version(
-        self,
-        name: str,
-        source: AsyncIterable[bytes | bytearray | memoryview],
-        place: Place,
-        *,
-        max_chunk_size: int = 0,
-    ) -> tuple[ObjectInfo, ...]:
-        await self._begin("upload", name)
-        chunk_size = max_chunk_size or DEFAULT_CHUNK_SIZE
-        info = ObjectInfo(name, self.bucket, "", nuid=new_nuid(), max_chunk_size=chunk_size)
-        try:
-            version = await self._store_chunks(info, source)
-            return await self._place(version, place)
-        except BaseException:
-            if not self.stream.sealed:
-                self.stream.purge(chunk_subject(self.bucket, info.nuid))
-            raise
+    def draft(self, name: str, *, max_chunk_size: int = 0) -> Draft:
+        return MemoryDraft(self, name, max_chunk_size)
 
     async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
-        await self._begin("commit", writes[0].info.name if writes else "")
-        return await self._commit(writes)
+        await self.begin("commit", writes[0].info.name if writes else "")
+        return await self.store_metas(writes)
 
     async def purge_chunks(self, nuid: str) -> int:
         subject = chunk_subject(self.bucket, nuid)
-        await self._begin("purge_chunks", nuid)
+        await self.begin("purge_chunks", nuid)
         return self.stream.purge(subject)
 
     async def count_chunks(self) -> Mapping[str, int]:
-        await self._begin("count_chunks", self.bucket)
+        await self.begin("count_chunks", self.bucket)
         return self.stream.counts(chunk_prefix(self.bucket))
 
     async def inspect_chunks(self, nuid: str) -> ChunkSet:
         subject = chunk_subject(self.bucket, nuid)
-        await self._begin("inspect_chunks", nuid)
+        await self.begin("inspect_chunks", nuid)
         chunks = self.stream.on(subject)
         if not chunks:
             raise NotFoundError(f"no message on {subject}")
@@ -131,26 +109,26 @@ class MemoryStore(ObjectStore):
         return ChunkSet(nuid, len(chunks), size, chunks[-1].time_ns)
 
     async def purge_meta(self, subject: str, revision: int) -> int:
-        await self._begin("purge_meta", subject)
+        await self.begin("purge_meta", subject)
         return self.stream.purge(subject, revision)
 
     async def get_info(self, name: str, *, show_deleted: bool = False) -> ObjectInfo:
         subject = meta_subject(self.bucket, name)
-        await self._begin("get_info", name)
+        await self.begin("get_info", name)
         info = self._info(subject)
         if info is None or (info.deleted and not show_deleted):
             raise NotFoundError(f"no object {name!r} in bucket {self.bucket!r}")
         return info
 
     async def get_info_at(self, subject: str) -> ObjectInfo:
-        await self._begin("get_info_at", subject)
+        await self.begin("get_info_at", subject)
         info = self._info(subject)
         if info is None:
             raise NotFoundError(f"no message on {subject}")
         return info
 
     async def read(self, info: ObjectInfo, start: int, stop: int) -> bytes:
-        await self._begin("read", info.name)
+        await self.begin("read", info.name)
         stop = min(stop, info.size)
         if start >= stop:
             return b""
@@ -161,19 +139,19 @@ class MemoryStore(ObjectStore):
 
     @asynccontextmanager
     async def watch(self, after: int = 0) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
-        await self._begin("watch", self.bucket)
+        await self.begin("watch", self.bucket)
         with self.stream.subscribed() as messages:
             async with aclosing(events(self.stream, messages, after)) as shown:
                 yield shown
 
     @asynccontextmanager
     async def advisories(self) -> AsyncGenerator[AsyncIterator[Advisory], None]:
-        await self._begin("advisories", self.bucket)
+        await self.begin("advisories", self.bucket)
         with self.stream.advised() as advisories:
             yield advisories
 
     async def survey(self, revision: int = 1) -> Survey:
-        await self._begin("survey", self.bucket)
+        await self.begin("survey", self.bucket)
         found = self.stream.meta_messages(revision)
         if not found:
             return Survey(0)
@@ -181,15 +159,15 @@ class MemoryStore(ObjectStore):
         return Survey(len(found), first.sequence, first.subject, first.time_ns)
 
     async def status(self) -> BucketStatus:
-        await self._begin("status", self.bucket)
+        await self.begin("status", self.bucket)
         return self._manager.status_of(self.stream)
 
     async def seal(self) -> None:
-        await self._begin("seal", self.bucket)
+        await self.begin("seal", self.bucket)
         self.stream.seal()
 
     async def upgrade(self, *, dry_run: bool = False) -> Upgrade:
-        await self._begin("upgrade", self.bucket)
+        await self.begin("upgrade", self.bucket)
         if self.stream.sealed:
             raise ReadOnlyError(f"bucket {self.bucket!r} is sealed")
         changed = () if self._manager.allow_atomic else ("allow_atomic",)
@@ -199,12 +177,13 @@ class MemoryStore(ObjectStore):
         return Upgrade(changed)
 
     async def account(self) -> AccountLimits:
-        await self._begin("account", self.bucket)
+        await self.begin("account", self.bucket)
         return self._manager.usage()
 
     # -- steps ---------------------------------------------------------------------------------
 
-    async def _begin(self, operation: str, name: str) -> None:
+    async def begin(self, operation: str, name: str) -> None:
+        """`MemoryManager.begin`.  Errors: `BucketNotFoundError`."""
         await self._manager.begin(operation, name)
         self._check_exists()
 
@@ -212,41 +191,20 @@ class MemoryStore(ObjectStore):
         if self.stream.deleted:
             raise BucketNotFoundError(f"bucket {self.bucket!r} was deleted")
 
-    async def _store_chunks(
-        self, info: ObjectInfo, source: AsyncIterable[bytes | bytearray | memoryview]
-    ) -> ObjectInfo:
-        subject = chunk_subject(self.bucket, info.nuid)
-        sha256, size, chunks = hashlib.sha256(), 0, 0
-        async with aclosing(cut(source, info.max_chunk_size)) as pieces:
-            async for piece in pieces:
-                self._publish([Publish(subject, piece)])
-                sha256.update(piece)
-                size, chunks = size + len(piece), chunks + 1
-        return replace(info, size=size, chunks=chunks, digest=render_digest(sha256.digest()))
-
-    async def _place(self, version: ObjectInfo, place: Place) -> tuple[ObjectInfo, ...]:
-        lost: WrongRevision | None = None
-        while True:
-            writes = await place(version, lost)
-            await self._begin("place", version.name)
-            try:
-                return await self._commit(writes)
-            except WrongRevision as error:
-                lost = error
-
-    async def _commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
+    async def store_metas(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
+        """`commit`, after its wait."""
         if self._manager.allow_atomic and len(writes) <= BATCH_LIMIT:
             return self._store_metas(writes)
         stored: list[ObjectInfo] = []
         for write in writes:
-            await self._begin("publish", write.info.name)
+            await self.begin("publish", write.info.name)
             stored += self._store_metas([write])
         return tuple(stored)
 
     def _store_metas(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
         infos = [complete(write.info, self.bucket) for write in writes]
         now = self._manager.now()
-        stored = self._publish(
+        stored = self.publish(
             [
                 Publish(i.subject, render_info(i, now), True, write.expected, write.ttl, i.name)
                 for i, write in zip(infos, writes, strict=True)
@@ -257,7 +215,8 @@ class MemoryStore(ObjectStore):
             for info, message in zip(infos, stored, strict=True)
         )
 
-    def _publish(self, batch: Sequence[Publish]) -> list[Message]:
+    def publish(self, batch: Sequence[Publish]) -> list[Message]:
+        """`MemoryStream.publish`.  Errors: `BucketNotFoundError`, `QuotaExceededError`."""
         self._check_exists()
         self._manager.check_quota(sum(publish.cost for publish in batch))
         return self.stream.publish(*batch)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
 
 from natsfs.errors import (
-    InvalidArgument,
     NoSpaceError,
     NotFoundError,
     ReadOnlyError,
@@ -326,22 +325,3 @@ def cover(chunks: Sequence[Message], start: int, stop: int) -> Iterator[bytes]:
         if offset < stop:
             yield chunk.data[max(start - offset, 0) : stop - offset]
         offset += len(chunk.data)
-
-
-async def cut(
-    source: AsyncIterable[bytes | bytearray | memoryview], size: int
-) -> AsyncGenerator[bytes, None]:
-    """The bytes of *source* in pieces of *size*, the last one shorter.
-
-    Errors: `InvalidArgument` for a size that is not positive.
-    """
-    if size < 1:
-        raise InvalidArgument(f"chunk size {size}")
-    pending = bytearray()
-    async for piece in source:
-        pending += piece
-        while len(pending) >= size:
-            yield bytes(pending[:size])
-            del pending[:size]
-    if pending:
-        yield bytes(pending)

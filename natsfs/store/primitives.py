@@ -8,7 +8,7 @@ the in-memory store cannot differ in them.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -25,11 +25,77 @@ from natsfs.store.model import (
     WatchEvent,
 )
 
-#: Decides the metas of an upload when its chunks are on their way.  It is given the version (name,
-#: nuid, size, chunks, digest, no subject), whose own meta has to be the last of its answer, and is
-#: asked again, with the error, whenever a compare-and-set of its answer was lost: only metas are
-#: stored again then.  Without atomic batches those before the one that was lost are stored.
+#: Decides the metas of an upload when its chunks are stored or on their way.  It is given the
+#: version (name, nuid, size, chunks, digest, no subject), whose own meta has to be the last of its
+#: answer, and is asked again, with the error, whenever a compare-and-set of its answer was lost:
+#: only metas are stored again then.  Without atomic batches those before the one that was lost are
+#: stored.
 Place = Callable[[ObjectInfo, WrongRevision | None], Awaitable[Sequence[MetaWrite]]]
+
+
+#: Bytes that nobody may change any more.
+Data = bytes | bytearray | memoryview
+
+
+class Draft(Protocol):
+    """A version that is being stored while its bytes come.  It has a nuid and no name, so nobody
+    sees it (W2) until `commit` succeeds, which ends it.
+
+    One call at a time.  Chunks have several acknowledgements in flight, bounded by bytes.  After an
+    error or a cancelled call it still has all that it was given, and any call may be made again; a
+    lost answer is resolved by reading back.
+    """
+
+    @property
+    @abstractmethod
+    def nuid(self) -> str:
+        """Identifies the version."""
+
+    @property
+    @abstractmethod
+    def acknowledged(self) -> int:
+        """How many bytes from the start on the server has confirmed.  The rest has to be kept."""
+
+    @property
+    @abstractmethod
+    def begun(self) -> bool:
+        """Whether chunks of it may be in the bucket."""
+
+    @property
+    @abstractmethod
+    def uncertain(self) -> bool:
+        """Whether a failed commit may have given it a name: its chunks then may not be purged."""
+
+    @abstractmethod
+    def stored(self) -> ObjectInfo:
+        """What is acknowledged, as a version without name, subject and digest that can be read."""
+
+    @abstractmethod
+    async def write(self, data: Data) -> None:
+        """Append *data*, which nobody may change any more.  Returns when no more than a window of
+        bytes is not acknowledged.
+
+        Errors: `NoSpaceError`, `QuotaExceededError`, `ReadOnlyError`.
+        """
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Store every full chunk.  Errors: as `write`."""
+
+    @abstractmethod
+    async def commit(self, name: str, place: Place) -> tuple[ObjectInfo, ...]:
+        """Store the rest of the bytes, after which none can be appended, then the metas that
+        *place* decides for the version, which is to be object *name*; return their infos, with
+        estimated times as those of `Primitives.commit`.
+
+        Errors: those of *place*, of `write` and of `Primitives.commit` but for `WrongRevision`,
+        which *place* is told of.
+        """
+
+    @abstractmethod
+    async def abandon(self) -> None:
+        """Free the chunks, unless it is `uncertain`.  Takes a bounded time and raises nothing: what
+        is left over then is logged."""
 
 
 class Primitives(Protocol):
@@ -46,24 +112,11 @@ class Primitives(Protocol):
         """Seconds that one call may wait for its answer, reconnecting included."""
 
     @abstractmethod
-    async def upload_version(
-        self,
-        name: str,
-        source: AsyncIterable[bytes | bytearray | memoryview],
-        place: Place,
-        *,
-        max_chunk_size: int = 0,
-    ) -> tuple[ObjectInfo, ...]:
-        """Store the bytes of *source* as a version for *name*, then the metas that *place* decides,
-        as `commit` does, and return their infos.
+    def draft(self, name: str, *, max_chunk_size: int = 0) -> Draft:
+        """A version whose bytes are yet to come.  *name* is for messages; *max_chunk_size* is 0 for
+        the default.  Nothing is sent yet.
 
-        Chunks go to a fresh nuid with several acknowledgements in flight, bounded by bytes, and are
-        acknowledged before a meta is stored.  *max_chunk_size* is 0 for the default.  Pieces of
-        *source* may have any size.  The times of the infos are estimates, as those of `commit`.
-
-        Errors: `NoSpaceError`, `QuotaExceededError`, `ReadOnlyError`, `InvalidArgument` (empty
-        name).  An error of *source* or *place* passes through after the chunks were purged.  A lost
-        answer is resolved by reading back.
+        Errors: `ReadOnlyError` (a mirror), `InvalidArgument` (empty name, chunk size).
         """
 
     @abstractmethod

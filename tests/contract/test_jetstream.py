@@ -24,6 +24,7 @@ from natsfs.errors import (
     JetStreamUnavailable,
     PermissionsError,
     ReadOnlyError,
+    RequestTimeout,
     WrongRevision,
 )
 from natsfs.server import Server, start_server
@@ -45,7 +46,7 @@ from natsfs.store.session import open_session
 from natsfs.store.wire import chunk_subject
 from tests.contract.foreign import SocketForeign
 from tests.contract.objects import CHUNK, SMALL, Source, chunks_of, content, content_of, get, put
-from tests.contract.proxy import Once, Proxy
+from tests.contract.proxy import Once, Proxy, nothing
 from tests.in_trio import Resource
 
 pytestmark = pytest.mark.server
@@ -195,6 +196,29 @@ async def test_lost_chunk(
     assert lost.done.is_set()
     assert await get(direct, "a") == content(size)
     assert (await direct.status()).messages == info.chunks + 1
+
+
+async def test_a_commit_of_a_draft_without_an_answer(
+    direct: JetStreamStore, disturbed: JetStreamStore, proxy: Proxy
+) -> None:
+    """W1, W2: a draft whose commit may have happened keeps its chunks when it is given up, and may
+    be committed once more."""
+
+    async def place(version: ObjectInfo, lost: WrongRevision | None) -> list[MetaWrite]:
+        return [MetaWrite(version)]
+
+    drafts = [disturbed.draft(name) for name in "ab"]
+    proxy.lose_down = is_ack
+    for name, draft in zip("ab", drafts, strict=True):
+        await draft.write(content(3 * CHUNK))
+        with pytest.raises(RequestTimeout):
+            await draft.commit(name, place)
+        assert draft.uncertain
+    proxy.lose_down = nothing
+    await drafts[0].abandon()
+    await drafts[1].commit("b", place)
+    for name in "ab":
+        assert await get(direct, name) == content(3 * CHUNK)
 
 
 @LOST

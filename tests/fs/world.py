@@ -94,7 +94,7 @@ class Foreign:
         bucket = self.store.bucket
         subject, nuid = meta_subject(bucket, name), new_nuid()
         old = self.store._info(subject)
-        self.store._publish([Publish(chunk_subject(bucket, nuid), data)])
+        self.store.publish([Publish(chunk_subject(bucket, nuid), data)])
         digest = render_digest(hashlib.sha256(data).digest())
         size, chunk = len(data), 131072
         info = ObjectInfo(name, bucket, subject, nuid, size, 1, chunk, digest)

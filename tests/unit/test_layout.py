@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natsfs.store.layout import Indexed, Place, Uniform, learn, prove, runs
+from natsfs.store.layout import Indexed, Place, Stretches, Uniform, learn, prove, runs
 from natsfs.store.model import ObjectInfo
 
 CHUNK = 100
@@ -140,3 +140,28 @@ def test_runs_end_at_gaps_and_at_the_bound() -> None:
     assert found == [[1, 2], [3], [5, 6]]
     assert [len(run) for run in runs(places, 1)] == [1, 1, 1, 1, 1]
     assert list(runs([], 20)) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 2))))
+def test_stretches(steps: list[tuple[int, int]]) -> None:
+    """W4: chunks come out of stretches as they went in."""
+    chunks: list[tuple[int, int]] = []
+    for step, length in steps:
+        chunks.append((step + (chunks[-1][0] if chunks else 0), length))
+    stretches = Stretches(chunks)
+    assert list(stretches) == chunks
+    assert (len(stretches), stretches.size) == (len(chunks), sum(length for _, length in chunks))
+    assert (stretches.last, stretches.last_length) == (chunks[-1] if chunks else (0, 0))
+    assert stretches.first == (chunks[0][0] if chunks else 0)
+    for count in range(len(chunks) + 2):
+        alike = [length for _, length in chunks[:count]] == [1] * count
+        assert stretches.begins_with(count, 1) == alike
+
+
+def test_a_long_stretch_takes_no_memory() -> None:
+    """W4: a million chunks that nothing lies between are one stretch."""
+    stretches = Stretches((sequence, 131072) for sequence in range(5, 1_000_005))
+    stretches.add(1_000_005, 17)
+    assert len(stretches._firsts) == 2
+    layout = learn(info(131072 * 10**6 + 17, 10**6 + 1, 131072), stretches)
+    assert layout == Uniform(5, 131072, 131072 * 10**6 + 17)

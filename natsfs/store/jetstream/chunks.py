@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from natsfs.errors import NatsfsError, NotFoundError, RequestTimeout, ServerRefused
 from natsfs.store.jetstream.api import attempt_timeout, is_transient
 from natsfs.store.jetstream.bucket import Bucket
+from natsfs.store.layout import Stretches
+from natsfs.store.primitives import Data
 from natsfs.store.protocol import MESSAGE_ID, parse_puback
 from natsfs.store.session import Answer, NoResponders, Request
 from natsfs.store.wire import chunk_subject, new_nuid
@@ -37,7 +39,7 @@ EXPECTED_ID = "Nats-Expected-Last-Msg-Id"
 class _Chunk:
     """One chunk on its way; *sequence* is 0 until it is acknowledged."""
 
-    data: bytes
+    data: Data
     message_id: str
     sequence: int = 0
 
@@ -45,13 +47,13 @@ class _Chunk:
 class ChunkWriter:
     """The chunks of the version *nuid*.
 
-    `placed` has (sequence, length) of each chunk that is stored, `count` how many there are,
+    `placed` says where each chunk is that is stored; `count` is how many chunks there are,
     `waiting` the bytes not stored yet; `sent` is whether anything may be in the stream.
     """
 
     def __init__(self, bucket: Bucket, what: str, nuid: str) -> None:
         self.subject = chunk_subject(bucket.name, nuid)
-        self.placed: list[tuple[int, int]] = []
+        self.placed = Stretches()
         self.count = 0
         self.waiting = 0
         self.sent = False
@@ -62,13 +64,17 @@ class ChunkWriter:
         self._window: list[_Chunk] = []
         self._repeated = False
 
-    async def add(self, data: bytes) -> None:
-        """Take one chunk; a full window is stored.  Errors: as `flush`."""
+    @property
+    def full(self) -> bool:
+        """Whether the window is, so that it is time to `flush`."""
+        return self.waiting >= WINDOW_BYTES or len(self._window) >= WINDOW_MESSAGES
+
+    def add(self, data: Data) -> bool:
+        """Take one chunk and say whether the window is now `full`."""
         self._window.append(_Chunk(data, f"{self._nuid}.{self.count}"))
         self.count += 1
         self.waiting += len(data)
-        if self.waiting >= WINDOW_BYTES or len(self._window) >= WINDOW_MESSAGES:
-            await self.flush()
+        return self.full
 
     async def flush(self) -> None:
         """Store what has been taken and wait until it is there, in order.
@@ -151,7 +157,7 @@ class ChunkWriter:
 
         Errors: `RequestTimeout`, which makes `persist` send them again, if there are any.
         """
-        early = list(_early(self._window, self.placed[-1][0] if self.placed else 0))
+        early = list(_early(self._window, self.placed.last))
         verb = f"STREAM.MSG.DELETE.{self._bucket.stream}"
         for chunk in early:
             try:
@@ -167,7 +173,8 @@ class ChunkWriter:
             raise RequestTimeout(f"{self._what}: {len(early)} chunks were stored out of order")
 
     def _empty(self) -> None:
-        self.placed += [(chunk.sequence, len(chunk.data)) for chunk in self._window]
+        for chunk in self._window:
+            self.placed.add(chunk.sequence, len(chunk.data))
         self._window, self.waiting = [], 0
 
 

@@ -24,9 +24,10 @@ from natsfs.errors import (
 from natsfs.store.jetstream.api import attempt_timeout, decode, is_transient
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.jetstream.indexing import index_chunks
-from natsfs.store.layout import Layout, Place, learn, prove, runs
+from natsfs.store.layout import Layout, Place, Stretches, learn, prove, runs
 from natsfs.store.link import joined
 from natsfs.store.model import ObjectInfo
+from natsfs.store.primitives import Data
 from natsfs.store.protocol import (
     StoredMessage,
     direct_fields,
@@ -51,9 +52,6 @@ BATCH_BYTES = 16 * 1024 * 1024
 #: What the server counts for each message of a batch beside its data.
 MESSAGE_OVERHEAD = 1024
 
-#: Bytes as they were received: not to be changed, and kept without a copy.
-Data = bytes | bytearray | memoryview
-
 #: The first servers with batched direct get (protocol.md 2.1).
 BATCH_VERSION = (2, 11, 0)
 
@@ -66,7 +64,7 @@ class ChunkReader:
         self._api = bucket.api
         self._layouts: OrderedDict[str, Layout] = OrderedDict()
 
-    def remember(self, info: ObjectInfo, chunks: Sequence[tuple[int, int]]) -> None:
+    def remember(self, info: ObjectInfo, chunks: Stretches) -> None:
         """Note where the chunks of a version are that this store has just written."""
         layout = learn(info, chunks)
         if layout is not None:
@@ -99,6 +97,8 @@ class ChunkReader:
         if known is not None:
             self._layouts.move_to_end(info.nuid)
             return known, None
+        if not info.subject:
+            return await self._learn(info), None  # more of a draft may be there than is known
         subject = chunk_subject(self._bucket.subjects, info.nuid)
         last = await self._ask(get_last(subject), subject)
         if last is None:
@@ -114,7 +114,9 @@ class ChunkReader:
 
     async def _learn(self, info: ObjectInfo) -> Layout:
         subject = chunk_subject(self._bucket.subjects, info.nuid)
-        layout = learn(info, await index_chunks(self._bucket, subject))
+        chunks = await index_chunks(self._bucket, subject)
+        # What is not acknowledged of a draft is behind all that is.
+        layout = learn(info, chunks if info.subject else chunks[: info.chunks])
         if layout is None:
             raise await self._gone(info)
         self._keep(info, layout)
@@ -127,10 +129,10 @@ class ChunkReader:
             self._layouts.popitem(last=False)
 
     async def _gone(self, info: ObjectInfo) -> StaleVersion | ChunkMissing:
-        """Why chunks are not there, by what the name now has."""
+        """Why chunks are not there, by what the name now has, if the version has one."""
         self._layouts.pop(info.nuid, None)
         try:
-            now = await self._bucket.last_info(info.subject)
+            now = await self._bucket.last_info(info.subject) if info.subject else None
         except (NotFoundError, MalformedMeta):
             now = None
         if now is None or now.deleted or now.nuid != info.nuid:

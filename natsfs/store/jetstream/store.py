@@ -6,7 +6,7 @@ chunk layouts, which belong to immutable versions, and the last status (see `buc
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 from natsfs.errors import InvalidArgument, NotFoundError, ReadOnlyError, ServerRefused
@@ -16,8 +16,8 @@ from natsfs.store.jetstream.api import Api
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.jetstream.census import count_chunks, inspect_chunks
 from natsfs.store.jetstream.commit import Committer
+from natsfs.store.jetstream.draft import JetStreamDraft
 from natsfs.store.jetstream.reader import ChunkReader
-from natsfs.store.jetstream.upload import Uploader
 from natsfs.store.jetstream.watch import Watcher
 from natsfs.store.model import (
     AccountLimits,
@@ -30,7 +30,7 @@ from natsfs.store.model import (
     Upgrade,
     WatchEvent,
 )
-from natsfs.store.primitives import Place
+from natsfs.store.primitives import Draft
 from natsfs.store.streams import lacking, parse_account
 from natsfs.store.wire import chunk_subject, meta_subject
 
@@ -52,19 +52,9 @@ class JetStreamStore(ObjectStore):
     def timeout(self) -> float:
         return self._api.timeout
 
-    async def upload_version(
-        self,
-        name: str,
-        source: AsyncIterable[bytes | bytearray | memoryview],
-        place: Place,
-        *,
-        max_chunk_size: int = 0,
-    ) -> tuple[ObjectInfo, ...]:
+    def draft(self, name: str, *, max_chunk_size: int = 0) -> Draft:
         self._bucket.check_writable()
-        uploader = Uploader(self._bucket, self._committer, name, place, max_chunk_size)
-        stored = await uploader.run(source)
-        self._reader.remember(stored[-1], uploader.placed)
-        return stored
+        return JetStreamDraft(self._bucket, self._committer, self._reader, name, max_chunk_size)
 
     async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
         self._bucket.check_writable()

@@ -68,14 +68,14 @@ class NoResponders(NatsfsError):
 @dataclass(frozen=True, slots=True)
 class Request:
     """A message that asks for an answer, unless it is not *answered*: then what becomes of it shows
-    in the answer to a later one, and its own is an empty list.
+    in the answer to a later one, and its own is an empty list.  Nobody may change its *data*.
 
     *answer_bytes* is how much payload is expected of a streamed answer, 0 where nobody knows: links
     then have it in one piece (`natsfs.store.link.joined`).
     """
 
     subject: str
-    data: bytes = b""
+    data: bytes | bytearray | memoryview = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     answer_bytes: int = 0
     answered: bool = True
@@ -219,7 +219,7 @@ class Line:
             return exchange.fail(index, InvalidArgument(what))
         try:
             headers = dict(request.headers) or None
-            await self.client.publish(request.subject, request.data, reply, headers)
+            await self.client.publish(request.subject, bytes(request.data), reply, headers)
         except (nats.errors.Error, OSError) as error:
             exchange.fail(index, AnswerLost(f"connection lost: {error}"))
         return None

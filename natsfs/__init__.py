@@ -13,7 +13,7 @@ General layout, from the kernel down to the server.  A module imports only what 
     config  errors              frozen values; one class for each thing that can go wrong
 
 Reading order: README.md for what is promised; `filesystem` for the promises in code; `store/base`
-for what they need from NATS; `tree/namespace`; `data/reader` and `data/spool`; `operations` late,
+for what they need from NATS; `tree/namespace`; `data/reader`, `data/outflow`; `operations` late,
 because it holds no ideas; `mount` last.
 """
 

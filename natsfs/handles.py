@@ -1,11 +1,12 @@
 """What an open file or directory is.
 
 An `OpenFile` is what all descriptors of one file on this mount share: the version below (*base*)
-and the bytes written on top of it (*spool*), so that programs see each other's writes at once (W3).
+and what programs made of it (*content*), so that they see each other's writes at once (W3).
 A `FileHandle` is one open(2); `readable` and `writable` say what its flags allow.
 
-Concurrency: one trio thread.  `OpenFile.lock` is held while a commit reads the spool; writers do
-not take it, they count their changes instead, and the commit sees that it was not the last.
+Concurrency: one trio thread.  `OpenFile.lock` is held while a commit reads the content.  Writers do
+not take it, they count their changes instead, and the commit sees that it was not the last; but
+while an outflow is being committed, they wait for it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,23 @@ from typing import TypeVar
 
 import trio
 
+from natsfs.data.outflow import Outflow
 from natsfs.data.reader import VersionReader
+from natsfs.data.small import Small
 from natsfs.data.spool import Spool
 from natsfs.errors import BadHandle
 from natsfs.store.model import ObjectInfo
 from natsfs.tree.inodes import SLOT_BITS
 from natsfs.tree.nodes import Directory, Leaf, Node
 
+#: What programs wrote: on top of a version, or all of a file that is small, or on its way.
+Content = Spool | Small | Outflow
+
 
 class OpenFile:
     """A file that somebody has open.
+
+    *content* is None while it is that of *base*.
 
     *changes* counts what was done to its bytes or, while they wait for their commit, attributes;
     *committed* is the count that the last commit covered.
@@ -41,19 +49,19 @@ class OpenFile:
         "base",
         "changes",
         "committed",
+        "content",
         "handles",
         "leaf",
         "lock",
         "pages_true",
         "refused",
         "replaces",
-        "spool",
     )
 
     def __init__(self, leaf: Leaf, base: ObjectInfo | None) -> None:
         self.leaf = leaf
         self.base = base
-        self.spool: Spool | None = None
+        self.content: Content | None = None
         self.handles: set[FileHandle] = set()
         self.lock = trio.Lock()
         # A file without a version, just created, has to be committed even if nothing is written.
@@ -78,8 +86,8 @@ class OpenFile:
     @property
     def size(self) -> int:
         """Bytes, as programs on this mount see the file now."""
-        if self.spool is not None:
-            return self.spool.size
+        if self.content is not None:
+            return self.content.size
         return self.base.size if self.base is not None else 0
 
 

@@ -29,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "store.foreign_json": {"errors"},
     "store.usual": {"store.foreign_json"},
     "store.wire": {"errors", "store.model", "store.foreign_json", "store.usual"},
-    "store.protocol": {"errors", "store.model", "store.wire"},
+    "store.headers": {"errors", "store.model"},
+    "store.protocol": {"errors", "store.headers", "store.model", "store.wire"},
     "store.streams": {"errors", "store.model", "store.wire"},
     "store.layout": {"errors", "store.model"},
     "store.buffers": set(),
@@ -43,18 +44,24 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "store.model", "store.memory_stream", "store.primitives", "store.wire"),
     },
     "store.memory_stream": {"errors", "store.model", "store.wire"},
-    "store.session": {"errors", "config", "store.session.*", "store.wire", "store.protocol"},
+    "store.session": {
+        *("errors", "config", "store.session.*", "store.wire", "store.headers", "store.protocol"),
+    },
     "store.link": {"errors", "config", "store.*"},
     "store.jetstream": {"errors", "config", "store.*"},
     "tree": {"errors", "config", "store.model", "tree.*"},
     "tree.names": {"errors"},
     "tree.inodes": {"errors"},
-    "data": {"errors", "config", "store.model", "store.base", "store.buffers", "data.*"},
+    "data": {
+        *("errors", "config", "store.model", "store.base", "store.buffers", "store.primitives"),
+        "data.*",
+    },
     "data.readahead": set(),
     "handles": {"errors", "config", "store.model", "store.base", "data.*", "tree.*"},
     "filesystem": {
         *("errors", "config", "handles", "filesystem.*"),
-        *("store.model", "store.base", "store.contention", "store.wire", "data.*", "tree.*"),
+        *("store.model", "store.base", "store.primitives", "store.contention", "store.wire"),
+        *("data.*", "tree.*"),
     },
     "buckets": {
         *("errors", "config", "filesystem.*", "buckets.*"),
@@ -90,8 +97,9 @@ RESERVED: dict[str, set[str]] = {
 
 #: Modules that compute and never wait.
 PURE = (
-    *("errors", "config", "tree", "data.readahead"),
-    *("store.model", "store.base", "store.wire", "store.protocol", "store.layout"),
+    *("errors", "config", "tree", "data.readahead", "data.small", "data.memory"),
+    *("store.model", "store.base", "store.wire", "store.headers", "store.protocol"),
+    *("store.layout", "store.buffers"),
     *("store.streams", "store.foreign_json", "store.usual", "store.primitives", "store.advisories"),
 )
 #: What waits, and so has no place in them.

@@ -1,1 +1,1 @@
-"""The bytes of objects: read-ahead, block cache, reader, spool."""
+"""The bytes of objects: read-ahead, block cache and reader; small files, outflow and spool."""

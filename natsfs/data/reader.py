@@ -23,12 +23,13 @@ from natsfs.data.behind import WriteBehind
 from natsfs.data.cache import BlockCache, Cached, Kept
 from natsfs.data.readahead import LARGEST_WINDOW, Readahead
 from natsfs.data.segment import runs
-from natsfs.data.stretches import Data, Flight, Held, Memory, Slot, Stretch
+from natsfs.data.stretches import Flight, Held, Memory, Slot, Stretch
 from natsfs.data.verify import Verifier
 from natsfs.data.version import Version, block_size_of
 from natsfs.errors import ChunkMissing, ConnectionLost, DigestMismatch
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import ObjectInfo
+from natsfs.store.primitives import Data
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ import trio
 
 from natsfs.data.version import Version
 from natsfs.store.model import ObjectInfo
-
-Data = bytes | bytearray | memoryview
+from natsfs.store.primitives import Data
 
 #: Bytes that a stretch takes beside its data: objects that hold one another.
 OVERHEAD = 1024

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 
 import trio
 
-from natsfs.data.stretches import Data
 from natsfs.errors import DamageKnown, DigestMismatch
 from natsfs.store.base import check_digest
 from natsfs.store.model import ObjectInfo
+from natsfs.store.primitives import Data
 
 #: Bytes that are hashed on the spot: they take 36 µs, the way to a thread and back takes 92 µs.
 INLINE = 64 * 1024

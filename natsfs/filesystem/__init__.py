@@ -7,6 +7,7 @@
     naming           what may be created         claims       O_EXCL across mounts
     conflicts        two hosts, one file         appending    behind what others stored
     publisher        compare-and-set             replacing    what goes with a new version
+    contents         bytes of open files
     relocation       metas that change names     stepwise     the same without a batch
     resumption       an interrupted rename
     intake           what the bucket says        arrivals     what that means for the tree

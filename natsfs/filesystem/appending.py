@@ -9,14 +9,17 @@ meanwhile is taken along, and anything else they do ends the merging.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import trio
 
+from natsfs.data.reader import VersionReader
 from natsfs.data.spool import Spool
 from natsfs.filesystem.appearance import attributes_of
+from natsfs.filesystem.contents import read, rest_on
 from natsfs.filesystem.state import Mounted, now_ns
-from natsfs.handles import OpenFile
+from natsfs.handles import Content, OpenFile
 from natsfs.store.model import ObjectInfo
 from natsfs.tree.nodes import NodeChange
 
@@ -24,27 +27,31 @@ from natsfs.tree.nodes import NodeChange
 PIECE = 1024 * 1024
 
 
-async def put_behind(mounted: Mounted, file: OpenFile, version: ObjectInfo) -> None:
+async def put_behind(
+    mounted: Mounted, file: OpenFile, stream: Callable[[], VersionReader], version: ObjectInfo
+) -> None:
     """Make *version* the base of *file*, followed by what was appended here since its last commit.
+    *stream* gives a reader of what is below the file's content.
 
     Nothing happens if a program does something else to the bytes meanwhile; the commit then goes by
-    the rules for conflicts.  Errors: `NoSpaceError`, `FileTooBig`, `CacheError`, with the file as
-    it was.
+    the rules for conflicts.  Errors: `NoSpaceError`, `FileTooBig`, `CacheError`, those of `read`,
+    with the file as it was.
     """
     spool: Spool | None = None
     copied = 0
     try:
         while file.appended_from is not None and file.appended_from + copied < file.size:
-            assert file.spool is not None
-            spool = spool or Spool(mounted.spool_directory, version.size)
             start = file.appended_from + copied
-            data = file.spool.read(start, min(start + PIECE, file.size))
+            data = await read(file, stream, start, min(PIECE, file.size - start))
+            spool = spool or Spool(mounted.spool_directory, version.size)
             spool.write(version.size + copied, data)
             copied += len(data)
             if start + len(data) < file.size:
                 await trio.lowlevel.checkpoint()
         if file.append_only:
-            spool = _exchange(mounted, file, version, spool)
+            left, spool = _exchange(mounted, file, version, spool), None
+            if left is not None:
+                left.close()
     finally:
         if spool is not None:
             spool.close()
@@ -52,10 +59,11 @@ async def put_behind(mounted: Mounted, file: OpenFile, version: ObjectInfo) -> N
 
 def _exchange(
     mounted: Mounted, file: OpenFile, version: ObjectInfo, spool: Spool | None
-) -> Spool | None:
-    """Let *file* be *version* with *spool* on it; its old spool comes back."""
-    left, file.spool = file.spool, spool
-    rebase(mounted, file, version)
+) -> Content | None:
+    """Let *file* be *version* with *spool* on it; its old content comes back."""
+    left, file.content = file.content, spool
+    rest_on(mounted, file, version)
+    file.replaces = version.nuid
     file.appended_from = version.size
     leaf = file.leaf
     # Whatever the kernel has of the file is out of place now.  It drops that when it asks for the
@@ -64,17 +72,3 @@ def _exchange(
     file.pages_true = False
     mounted.notifier.changed([NodeChange(leaf)])
     return left
-
-
-def rebase(mounted: Mounted, file: OpenFile, version: ObjectInfo) -> None:
-    """Bytes of *file* that its spool does not hold are those of *version* from now on; the version
-    that they were of can go."""
-    for handle in file.handles:
-        if handle.stream is not None:
-            handle.stream.close()
-            handle.stream = None
-    if file.base is not None:
-        mounted.purger.release(file.base.nuid)
-    mounted.purger.hold(version.nuid)
-    file.base = version
-    file.replaces = version.nuid

@@ -5,21 +5,22 @@ acknowledged (W1).  What cannot be saved when the last handle goes is kept, and 
 the mount ends; nothing is thrown away in silence (W7).
 
 Concurrency: `commit` holds the file's lock and the reservation of its name; writes go on meanwhile
-and leave the file dirty.  After the wait for the reservation the file may have been unlinked.
+and leave the file dirty, but those to an outflow wait.  After the wait for the reservation the file
+may have been unlinked.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
 import trio
 
+from natsfs.data.outflow import Outflow
 from natsfs.data.reader import VersionReader
-from natsfs.data.spool import Held
-from natsfs.data.stretches import Data
 from natsfs.errors import (
     ConflictError,
     ConflictKnown,
@@ -28,19 +29,21 @@ from natsfs.errors import (
     StaleVersion,
 )
 from natsfs.filesystem.appearance import attributes_of
-from natsfs.filesystem.appending import put_behind, rebase
+from natsfs.filesystem.appending import put_behind
 from natsfs.filesystem.conflicts import Conflicts, SupersededError
+from natsfs.filesystem.contents import read, rest_on
 from natsfs.filesystem.naming import name_of
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import OpenFile
 from natsfs.store.contention import Contention
 from natsfs.store.model import MetaWrite, ObjectInfo
+from natsfs.store.primitives import Data, Place
 from natsfs.tree.nodes import EntryChange, Leaf, NodeChange
 
 log = logging.getLogger(__name__)
 
-#: Bytes that a commit takes from the spool at once: large against the cost of a step, small
+#: Bytes that a commit takes from a spool at once: large against the cost of a step, small
 #: against what the store keeps in flight.
 COMMIT_PIECE = 1024 * 1024
 
@@ -92,8 +95,9 @@ class Commits:
             self._reclaim(file, leaf)
             await self._store(file, leaf, contention)
         except SupersededError as superseded:
-            await put_behind(self._m, file, superseded.version)
-            if file.spool is None and file.changes == 1:
+            with self._reading(file) as stream:
+                await put_behind(self._m, file, stream, superseded.version)
+            if file.content is None and file.changes == 1:
                 # Nothing but its creation waited here, and it exists.
                 file.committed = file.changes
                 leaf.attributes = None
@@ -106,8 +110,12 @@ class Commits:
 
     async def _store(self, file: OpenFile, leaf: Leaf, contention: Contention) -> None:
         changes, size, appended_from = file.changes, file.size, file.appended_from
+        content = file.content
+        outflow = content if isinstance(content, Outflow) else None
 
         def judge(other: ObjectInfo | None) -> list[MetaWrite]:
+            if other is not None and outflow is not None and other.nuid == outflow.nuid:
+                return []  # an attempt before, whose answer was lost
             appended = appended_from is not None and file.append_only
             conflict = self._conflicts.check(file, other, appended=appended)
             return self._conflicts.kept(leaf, other) if conflict and other is not None else []
@@ -115,18 +123,33 @@ class Commits:
         # What programs append from here on goes behind the version that is being stored.
         file.appended_from = size
         try:
-            content = lambda: self._content(file, size)  # noqa: E731
-            info = await self._publisher.put(leaf, content, judge, contention)
+            info = await self._publisher.put(
+                leaf, partial(self._upload, file, outflow, size), judge, contention
+            )
         except BaseException:
             file.appended_from = appended_from if file.append_only else None
+            if outflow is not None and file.content is not outflow:
+                outflow.close()  # it was cut meanwhile
             raise
         file.committed = changes
-        rebase(self._m, file, info)
+        rest_on(self._m, file, info)
+        file.replaces = info.nuid
+        if file.content is outflow:
+            file.content = None
         if not file.dirty:
             leaf.attributes = replace(attributes_of(self._m, leaf), ctime_ns=info.time_ns)
             if not size:
                 # No write has made the kernel forget what it was told when the file was created.
                 self._m.notifier.changed([NodeChange(leaf)])
+
+    async def _upload(
+        self, file: OpenFile, outflow: Outflow | None, size: int, place: Place
+    ) -> tuple[ObjectInfo, ...]:
+        name = file.leaf.object_name
+        if outflow is not None:
+            return await outflow.commit(name, place)
+        async with aclosing(self._content(file, size)) as source:
+            return await self._m.store.upload_version(name, source, place)
 
     def _reclaim(self, file: OpenFile, leaf: Leaf) -> None:
         """Another client wrote a version between the opening of *leaf* and now.  The last commit
@@ -146,7 +169,9 @@ class Commits:
         """Whether the version that appended bytes stand on went because there is another one."""
         await self._publisher.refresh(leaf)
         current = leaf.info
-        return current is not None and file.base is not None and current.nuid != file.base.nuid
+        if current is None or file.base is None:
+            return False
+        return current.nuid not in (file.base.nuid, file.replaces)
 
     async def retry_unsaved(self) -> None:
         """Try again what could not be saved, until cancelled."""
@@ -166,8 +191,8 @@ class Commits:
     def abandon(self, files: list[OpenFile]) -> None:
         """Forget what *files* and those unsaved have on local disk: there is no bucket for it."""
         for file in {*files, *self._unsaved}:
-            if file.spool is not None:
-                file.spool.close()
+            if file.content is not None:
+                file.content.close()
         self._unsaved.clear()
 
     def pending_bytes(self, files: list[OpenFile]) -> int:
@@ -204,7 +229,14 @@ class Commits:
             changes = self._m.namespace.detach(leaf)
             self._m.notifier.changed([EntryChange(parent, name, gone=leaf), *changes])
 
-    async def _content(self, file: OpenFile, size: int) -> AsyncGenerator[bytes, None]:
+    async def _content(self, file: OpenFile, size: int) -> AsyncGenerator[Data, None]:
+        with self._reading(file) as stream:
+            for start in range(0, size, COMMIT_PIECE):
+                yield await read(file, stream, start, min(COMMIT_PIECE, size - start))
+
+    @contextmanager
+    def _reading(self, file: OpenFile) -> Iterator[Callable[[], VersionReader]]:
+        """A reader of what is below *file*, which is opened when it is asked for first."""
         streams: list[VersionReader] = []
 
         def stream() -> VersionReader:
@@ -213,8 +245,7 @@ class Commits:
             return streams[0]
 
         try:
-            for start in range(0, size, COMMIT_PIECE):
-                yield bytes(await read(file, stream, start, min(COMMIT_PIECE, size - start)))
+            yield stream
         finally:
             for opened in streams:
                 opened.close()
@@ -235,29 +266,7 @@ class Commits:
         self._unsaved.discard(file)
         file.leaf.file = None
         file.leaf.cached = file.base.nuid if file.pages_true and file.base is not None else ""
-        if file.spool is not None:
-            file.spool.close()
+        if file.content is not None:
+            file.content.close()
         if file.base is not None:
             self._m.purger.release(file.base.nuid)
-
-
-async def read(file: OpenFile, stream: Callable[[], VersionReader], offset: int, size: int) -> Data:
-    """Bytes from the spool where it holds them, from the base version elsewhere.
-
-    They are those that the file has when the reading begins: a commit may give it another spool and
-    another base before the end."""
-    spool = file.spool
-    if spool is None:
-        return await stream().read(offset, size) if file.base is not None else b""
-    pieces = spool.pieces(offset, offset + size)
-    held = {
-        piece: spool.read(piece.start, piece.stop) for piece in pieces if isinstance(piece, Held)
-    }
-    version = stream() if len(held) < len(pieces) else None
-    parts: list[Data] = []
-    for piece in pieces:
-        if isinstance(piece, Held):
-            parts.append(held[piece])
-        elif version is not None:
-            parts.append(await version.read(piece.start, piece.stop - piece.start))
-    return parts[0] if len(parts) == 1 else b"".join(parts)

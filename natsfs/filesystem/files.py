@@ -3,7 +3,7 @@
 The only module that knows when bytes are sent: at the flush of a descriptor that may write, at
 fsync, and at a truncation by path, each of which returns when JetStream has acknowledged (W1).
 
-Concurrency: open, create and write are atomic.
+Concurrency: open and create are atomic.  A write waits for room first; then it is, too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import stat
 from dataclasses import replace
 
 from natsfs.data.reader import VersionReader
-from natsfs.data.spool import Spool
-from natsfs.data.stretches import Data
 from natsfs.errors import (
     BadHandle,
     BucketNotFoundError,
@@ -27,10 +25,12 @@ from natsfs.errors import (
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import AttributeChanges, Attributes
-from natsfs.filesystem.commits import Commits, read
+from natsfs.filesystem.commits import Commits
+from natsfs.filesystem.contents import Contents, read
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
 from natsfs.handles import SUPERUSER, Caller, FileHandle, OpenFile
+from natsfs.store.primitives import Data
 from natsfs.tree.nodes import Directory, Leaf, Node, NodeChange
 
 #: Bytes of the largest file, which is that of ext4 with 4 KiB blocks.
@@ -49,6 +49,7 @@ class Files:
         self._m = mounted
         self._commits = commits
         self._times = times
+        self._contents = Contents(mounted)
 
     # -- open and close ---------------------------------------------------------------------------
 
@@ -158,23 +159,25 @@ class Files:
             file.pages_true = False
             raise
 
-    def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
+    async def write(self, handle: FileHandle, offset: int, data: bytes) -> int:
         """Put *data* at *offset*, or at the end if a handle that appends writes to what the kernel
         wrongly takes for the end.  What such a handle writes elsewhere comes from a shared mapping,
         or after fcntl(2) took O_APPEND away.
 
-        Errors: `BadHandle` (not open for writing), `NoSpaceError`, `FileTooBig`, `CacheError`.
+        Errors: `BadHandle` (not open for writing), `FileTooBig`; those of `Contents.room`, with
+        which bytes written before could not be stored, and of `Contents.write`.
         """
         if not handle.writable:
             raise BadHandle("not open for writing")
         file = handle.file
         handle.heard_of()
+        await self._contents.room(file)
         leaf, end, start = file.leaf, file.size, offset
         if handle.append and leaf.told_size != end and offset >= leaf.told_size:
             # The kernel takes the end from the size that it has, which another client changed.
             start = end
         _check_growth(file, start, start + len(data))
-        self._spool(file).write(start, data)
+        self._contents.write(file, start, data)
         if not handle.append or start != end:
             file.appended_from = None
         self._changed(file, handle.caller)
@@ -196,6 +199,8 @@ class Files:
             raise IsADirectory("a directory cannot be truncated")
         self._m.check_writable()
         file = handle.file if handle is not None else self._acquire(node)
+        while await self._contents.settled(file):
+            file = handle.file if handle is not None else self._acquire(node)
         try:
             self._truncate(file, size, caller)
             if not any(other.writable for other in file.handles):
@@ -223,15 +228,9 @@ class Files:
         assert isinstance(file, OpenFile)
         return file
 
-    def _spool(self, file: OpenFile) -> Spool:
-        if file.spool is None:
-            file.spool = Spool(self._m.spool_directory, file.size)
-        return file.spool
-
     def _truncate(self, file: OpenFile, size: int, caller: Caller) -> None:
         _check_growth(file, size, size)
-        if size != file.size or file.spool is not None:
-            self._spool(file).truncate(size)
+        self._contents.truncate(file, size)
         file.appended_from = None
         self._changed(file, caller)
         file.leaf.told_size = size

@@ -12,8 +12,7 @@ decided on is looked up again from the tree.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import trio
@@ -36,6 +35,7 @@ from natsfs.handles import is_dirty
 from natsfs.store.base import tombstone
 from natsfs.store.contention import Contention
 from natsfs.store.model import MetaWrite, ObjectInfo
+from natsfs.store.primitives import Place
 from natsfs.store.wire import meta_subject
 from natsfs.tree.nodes import Directory, Leaf
 
@@ -65,26 +65,23 @@ class Publisher:
     async def put(
         self,
         leaf: Leaf,
-        content: Callable[[], AsyncGenerator[bytes, None]],
+        upload: Callable[[Place], Awaitable[tuple[ObjectInfo, ...]]],
         judge: Judge,
         contention: Contention,
     ) -> ObjectInfo:
         """Store a version of *leaf*, which is part of the tree, and confirm it there.
 
         *judge* is asked before bytes are sent, and whenever it is decided what to replace; what is
-        replaced and not kept waits for its purge.  *content* may be called again.
+        replaced and not kept waits for its purge.  *upload* stores the bytes and then what it is
+        told; it may be called again.
 
-        Errors: those of *judge*, *content* and `ObjectStore.upload_version`; `RequestTimeout` when
-        *contention* has no more time.
+        Errors: those of *judge* and *upload*; `RequestTimeout` when *contention* has no more time.
         """
         while True:
             judge(leaf.info)
             replacing = Replacing(self._m, self._intake, leaf, judge, contention)
             try:
-                async with aclosing(content()) as source:
-                    stored = await self._m.store.upload_version(
-                        leaf.object_name, source, replacing.decide
-                    )
+                stored = await upload(replacing.decide)
             except ReadOnlyError as error:
                 became_read_only(self._m, str(error))
                 raise

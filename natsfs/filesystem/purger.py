@@ -4,8 +4,8 @@ A version stays as long as a handle of this mount reads it, and *delay* seconds 
 name, so that readers on other hosts can finish.  What is still waiting when the mount ends is freed
 then; what a crash leaves behind is found by `natsfs gc`.
 
-Concurrency: `schedule`, `hold` and `release` are atomic.  A version is taken off the list before
-its purge is awaited, so it is purged once; `drain` waits for a purge that is under way.
+Concurrency: `schedule`, `discard`, `hold` and `release` are atomic.  A version is taken off the
+list before its purge is awaited, so it is purged once; `drain` waits for a purge that is under way.
 """
 
 from __future__ import annotations
@@ -66,8 +66,12 @@ class Purger:
     def schedule(self, info: ObjectInfo) -> None:
         """No name has the version *info* any more."""
         if info.nuid and info.chunks and info.link is None and not info.deleted:
-            heapq.heappush(self._due, (trio.current_time() + self._delay, info.nuid))
-            self._wake.set()
+            self.discard(info.nuid)
+
+    def discard(self, nuid: str) -> None:
+        """No name has the version *nuid*, of which there are chunks, any more or will ever."""
+        heapq.heappush(self._due, (trio.current_time() + self._delay, nuid))
+        self._wake.set()
 
     async def run(self) -> None:
         """Free what is due, until cancelled."""

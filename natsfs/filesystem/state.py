@@ -14,6 +14,7 @@ from typing import Protocol
 import trio
 
 from natsfs.config import ConflictConfig, TreeConfig
+from natsfs.data.outflow import Outflows
 from natsfs.data.reader import ObjectReader
 from natsfs.errors import ReadOnlyError
 from natsfs.filesystem.lifetimes import lease
@@ -116,6 +117,7 @@ class Mounted:
     inodes: InodeTable
     reader: ObjectReader
     purger: Purger
+    outflows: Outflows
     reservations: Reservations
     tree: TreeConfig
     root: PurePosixPath

@@ -10,6 +10,7 @@ import trio
 from natsfs.buckets import AllBuckets
 from natsfs.config import MountConfig
 from natsfs.data.cache import BlockCache
+from natsfs.data.outflow import Outflows
 from natsfs.data.reader import ObjectReader
 from natsfs.errors import BucketNotFoundError, ExistsError
 from natsfs.filesystem import Filesystem, Mounted, Served
@@ -68,12 +69,14 @@ def _compose(
     namespace = Namespace(is_hard_link)
     # Until something is in it, the bucket's directory is as old as the bucket.
     namespace.root.changed = (0, status.created_ns)
+    purger = Purger(store, config.purge_delay)
     mounted = Mounted(
         store=store,
         namespace=namespace,
         inodes=InodeTable(namespace.root),
         reader=ObjectReader(store, cache, status.identity, nursery),
-        purger=Purger(store, config.purge_delay),
+        purger=purger,
+        outflows=Outflows(store, nursery, purger.drain, purger.discard),
         reservations=Reservations(),
         tree=config.tree,
         root=PurePosixPath(config.directory),

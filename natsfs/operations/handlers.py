@@ -179,7 +179,7 @@ class Operations(pyfuse3.Operations):
     @answers
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         fs = await self._served.at(fh)
-        return fs.files.write(fs.handles.get(fh, FileHandle), off, buf)
+        return await fs.files.write(fs.handles.get(fh, FileHandle), off, buf)
 
     @answers
     async def flush(self, fh: FileHandleT) -> None:

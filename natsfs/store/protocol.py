@@ -1,4 +1,4 @@
-"""The NATS and JetStream messages that carry an object bucket: headers, direct get, acks, errors.
+"""The NATS and JetStream messages that carry an object bucket: direct get, acks, errors.
 
 Pure: bytes in, values out, no I/O.  The facts come from protocol.md 2.2 to 2.8, where they were
 read from nats-server or seen on one.  What JetStream refuses becomes one of natsfs's errors here,
@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -28,7 +28,8 @@ from natsfs.errors import (
     ServerRefused,
     WrongRevision,
 )
-from natsfs.store.model import EVER, NOTHING
+from natsfs.store.headers import Headers, parse_headers
+from natsfs.store.model import EVER
 from natsfs.store.wire import parse_time
 
 ROLLUP = "Nats-Rollup"
@@ -39,64 +40,6 @@ MESSAGE_TTL = "Nats-TTL"
 BATCH_ID = "Nats-Batch-Id"
 BATCH_SEQUENCE = "Nats-Batch-Sequence"
 BATCH_COMMIT = "Nats-Batch-Commit"
-
-_VERSION = b"NATS/1.0"
-
-_HEADER_NAME = re.compile("[^\r\n: ]+")
-
-
-# -- header blocks --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Headers:
-    """A header block.  *status* is 0 on a message that has none.
-
-    Of a repeated field the last value counts: the server appends its own fields to those that
-    were stored, so that a stored `Nats-Sequence` cannot pose as the real one.
-    """
-
-    status: int = 0
-    description: str = ""
-    fields: Mapping[str, str] = field(default_factory=lambda: NOTHING)
-
-
-def encode_headers(fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> bytes:
-    """The header block of *fields* for HPUB, the blank line included.
-
-    Errors: `InvalidArgument` for a name or value that would break out of its line.
-    """
-    pairs = fields.items() if isinstance(fields, Mapping) else fields
-    lines = [_VERSION.decode()]
-    for name, value in pairs:
-        if _HEADER_NAME.fullmatch(name) is None or "\r" in value or "\n" in value:
-            raise InvalidArgument(f"message header {name!r}: {value!r}")
-        lines.append(f"{name}: {value}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
-
-
-def parse_headers(block: bytes | bytearray | memoryview) -> Headers:
-    """A header block as it came after HMSG; an empty one for a message without headers.
-
-    Lines without a colon are ignored, as Go does.  Errors: `ServerRefused` when it is none.
-    """
-    block = bytes(block)
-    if not block:
-        return Headers()
-    first, *lines = block.split(b"\r\n")
-    if not first.startswith(_VERSION):
-        raise ServerRefused("message headers", 0, f"unknown version {bytes(first[:16])!r}")
-    status, _, description = first[len(_VERSION) :].strip().partition(b" ")
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if colon:
-            fields[name.decode("utf-8", "replace")] = value.strip().decode("utf-8", "replace")
-    return Headers(
-        int(status) if status.isdigit() else 0,
-        description.strip().decode("utf-8", "replace"),
-        MappingProxyType(fields),
-    )
 
 
 # -- direct get: requests -------------------------------------------------------------------------

@@ -112,7 +112,7 @@ async def test_write_during_a_chmod(world: World) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.chmod, "f", 0o600)
         await trio.testing.wait_all_tasks_blocked()
-        world.fs.files.write(handle, 0, b"longer")
+        await world.fs.files.write(handle, 0, b"longer")
     world.manager.delay = 0.0
     assert world.stat("f").size == 6
     assert world.stat("f").mode == 0o100600
@@ -124,7 +124,7 @@ async def test_write_during_a_chmod(world: World) -> None:
 async def test_attributes_travel_with_bytes(world: World) -> None:
     """M1: what is set on a file before its commit is one meta message with it."""
     handle = world.open("f", 0o101)
-    world.fs.files.write(handle, 0, b"x")
+    await world.fs.files.write(handle, 0, b"x")
     changes = AttributeChanges(mode=0o600, mtime_ns=10**18)
     await world.fs.changes.setattr(world.leaf("f"), changes, handle)
     assert world.store.stream.last_sequence == 0
@@ -358,7 +358,7 @@ async def test_full_bucket(tmp_path: Path) -> None:
     async with mounted(tmp_path, BucketConfig("bucket", max_bytes=500_000)) as world:
         await world.write("a", bytes(300_000))
         handle = world.open("b", 0o101)
-        world.fs.files.write(handle, 0, bytes(300_000))
+        await world.fs.files.write(handle, 0, bytes(300_000))
         with pytest.raises(NoSpaceError):
             await world.fs.files.flush(handle)
         limit = world.store.stream.config

@@ -59,7 +59,7 @@ async def test_a_claim_reads_as_deleted(world: World) -> None:
     assert (await grave_of(world, "new")).deleted
     with pytest.raises(NotFoundError):
         await world.foreign.get("new")
-    world.fs.files.write(handle, 0, b"all of it")
+    await world.fs.files.write(handle, 0, b"all of it")
     await world.close(handle)
     assert await world.foreign.get("new") == b"all of it"
 

@@ -105,7 +105,7 @@ async def test_nobody_waits_in_vain(world: World) -> None:
 
     await at_once("d")
     async with world.opened("f", os.O_WRONLY) as handle:
-        world.fs.files.write(handle, 0, b"two")
+        await world.fs.files.write(handle, 0, b"two")
         await at_once("f")
     world.fs.mounted.live = False
     await at_once("f")

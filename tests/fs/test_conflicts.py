@@ -66,7 +66,7 @@ def before_commits(world: World, act: Callable[[], object], times: int = 1) -> N
 async def being_written(world: World, data: bytes, flags: int = CREATE) -> AsyncIterator[None]:
     """`f.txt` is written here with *data*, and closed after the block."""
     async with world.opened("f.txt", flags) as handle:
-        world.fs.files.write(handle, 0, data)
+        await world.fs.files.write(handle, 0, data)
         yield
 
 
@@ -101,7 +101,7 @@ async def test_a_version_that_was_seen_here_is_kept(keeping: World) -> None:
         await keeping.foreign.put("f.txt", b"theirs")
         await keeping.settle()
         assert await keeping.read("f.txt") == b"theirs"
-        keeping.fs.files.write(handle, 0, b"two")
+        await keeping.fs.files.write(handle, 0, b"two")
         await keeping.fs.files.fsync(handle)
     await keeping.settle()
     assert await keeping.read("f.txt") == b"two"
@@ -151,7 +151,7 @@ async def test_what_is_no_conflict(keeping: World, how: str) -> None:
     await keeping.write("f.txt", b"one")
     if how == "rename over":
         handle = keeping.open("new", CREATE)
-        keeping.fs.files.write(handle, 0, b"two")
+        await keeping.fs.files.write(handle, 0, b"two")
         await keeping.rename("new", "f.txt")
         await keeping.close(handle)
     else:
@@ -191,7 +191,7 @@ async def test_giving_way(failing: World, when: str, first: str) -> None:
     """A4: with `fail` the other version stays, and close and fsync are ESTALE, each time."""
     await failing.write("f.txt", b"one")
     handle = failing.open("f.txt", os.O_RDWR)
-    failing.fs.files.write(handle, 0, b"two")
+    await failing.fs.files.write(handle, 0, b"two")
     if when == "while it is uploaded":
         before_commits(failing, lambda: failing.foreign.put_now("f.txt", b"theirs"))
     else:
@@ -203,7 +203,7 @@ async def test_giving_way(failing: World, when: str, first: str) -> None:
     assert await failing.read("f.txt") == b"theirs"
     assert failing.stat("f.txt").size == 6
     assert await failing.read_from(handle) == b"two"
-    failing.fs.files.write(handle, 3, b"more")
+    await failing.fs.files.write(handle, 3, b"more")
     assert await failing.read_from(handle) == b"twomore"
     with pytest.raises(ConflictKnown):
         await failing.close(handle)
@@ -219,7 +219,7 @@ async def test_giving_way_to_who_was_read_here(failing: World) -> None:
     await failing.foreign.put("f.txt", b"theirs")
     await failing.settle()
     async with failing.opened("f.txt") as reader:
-        failing.fs.files.write(handle, 0, b"two")
+        await failing.fs.files.write(handle, 0, b"two")
         with pytest.raises(ConflictError):
             await failing.close(handle)
         assert await failing.read_from(reader) == b"theirs"
@@ -231,7 +231,7 @@ async def test_giving_way_when_nobody_listens(failing: World) -> None:
     """A4, W7: what is written after the last close and gives way is told in the log."""
     handle = failing.open("f.txt", CREATE)
     await failing.foreign.put("f.txt", b"theirs")
-    failing.fs.files.write(handle, 0, b"ours")
+    await failing.fs.files.write(handle, 0, b"ours")
     await failing.release(handle)
     assert await failing.read("f.txt") == b"theirs"
     assert failing.fs.pending_bytes() == 0
@@ -274,11 +274,11 @@ APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND
 async def append(world: World, line: bytes, handle: FileHandle | None = None) -> None:
     """Add *line* to `f.txt`, by a handle that stays open or by one of its own."""
     if handle is not None:
-        world.fs.files.write(handle, handle.file.size, line)
+        await world.fs.files.write(handle, handle.file.size, line)
         await world.fs.files.fsync(handle)
         return
     async with world.opened("f.txt", APPEND) as own:
-        world.fs.files.write(own, own.file.size, line)
+        await world.fs.files.write(own, own.file.size, line)
 
 
 @pytest.mark.parametrize("policy", list(ConflictPolicy))
@@ -293,7 +293,7 @@ async def test_appending_to_what_others_wrote(
             await world.write("f.txt", base)
         reader = world.open("f.txt", APPEND)
         async with world.opened("f.txt", APPEND) as handle:
-            world.fs.files.write(handle, len(base), b"ours\n")
+            await world.fs.files.write(handle, len(base), b"ours\n")
             if when == "while it is uploaded":
                 before_commits(world, lambda: world.foreign.put_now("f.txt", base + b"theirs\n"))
             else:
@@ -329,15 +329,18 @@ async def test_appending_much(world: World) -> None:
     async with world.opened("f.txt", APPEND) as handle:
         written = [os.urandom(700_000) for _ in range(4)]
         for data in written:
-            world.fs.files.write(handle, handle.file.size, data)
+            await world.fs.files.write(handle, handle.file.size, data)
 
-        def act() -> None:
-            world.foreign.put_now("f.txt", b"theirs")
-            written.append(b"late")
-            world.fs.files.write(handle, handle.file.size, b"late")
+        async with trio.open_nursery() as nursery:
 
-        before_commits(world, act)
-        await world.fs.files.fsync(handle)
+            def act() -> None:
+                world.foreign.put_now("f.txt", b"theirs")
+                written.append(b"late")
+                write = world.fs.files.write
+                nursery.start_soon(write, handle, handle.file.size, b"late")
+
+            before_commits(world, act)
+            await world.fs.files.fsync(handle)
         assert (await world.foreign.get("f.txt")).startswith(b"theirs" + written[0])
         assert await world.read_from(handle) == b"theirs" + b"".join(written)
     assert await world.foreign.get("f.txt") == b"theirs" + b"".join(written)
@@ -349,9 +352,9 @@ async def test_what_was_not_only_appended(keeping: World, other: str) -> None:
     await keeping.write("f.txt", b"one")
     handle = keeping.open("f.txt", APPEND)
     second = keeping.open("f.txt", os.O_RDWR)
-    keeping.fs.files.write(handle, 3, b"+")
+    await keeping.fs.files.write(handle, 3, b"+")
     if other == "write":
-        keeping.fs.files.write(second, 0, b"ONE")
+        await keeping.fs.files.write(second, 0, b"ONE")
     else:
         await keeping.fs.files.truncate(keeping.leaf("f.txt"), 0, second)
     await keeping.foreign.put("f.txt", b"theirs")

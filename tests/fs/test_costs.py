@@ -55,7 +55,7 @@ async def test_files(world: World) -> None:
         await world.write("f", b"other")
     with costs.are("commit", "upload", "place"):
         handle = await exclusive(world, "g")
-        world.fs.files.write(handle, 0, b"bytes")
+        await world.fs.files.write(handle, 0, b"bytes")
         await world.close(handle)
 
 
@@ -70,7 +70,7 @@ async def test_attributes(world: World) -> None:
         await world.chmod("d", 0o700)
     with costs.are("upload", "place"):
         async with world.opened("f", os.O_WRONLY) as handle:
-            world.fs.files.write(handle, 0, b"two")
+            await world.fs.files.write(handle, 0, b"two")
             await world.fs.changes.setattr(handle.file.leaf, AttributeChanges(mtime_ns=1), handle)
             await world.chmod("f", 0o644)
 
@@ -105,7 +105,7 @@ async def test_a_file_as_rsync_makes_it(world: World) -> None:
     await world.write("f", b"old")
     with costs.are("commit", "upload", "place", "commit", "commit", "commit"):
         handle = await exclusive(world, ".f.x")
-        world.fs.files.write(handle, 0, b"new")
+        await world.fs.files.write(handle, 0, b"new")
         await world.close(handle)
         times = AttributeChanges(mtime_ns=1, atime_ns=2)
         await world.fs.changes.setattr(world.leaf(".f.x"), times, None)

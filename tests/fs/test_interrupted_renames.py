@@ -235,7 +235,7 @@ async def test_files_in_use_are_not_merged(tmp_path: Path) -> None:
     manager.allow_atomic = False
     async with interrupted(tmp_path, manager, METAS + 2) as world:
         async with world.opened("e/a", os.O_WRONLY) as handle:
-            world.fs.files.write(handle, 0, b"written")
+            await world.fs.files.write(handle, 0, b"written")
             with pytest.raises(NotEmptyError):
                 await world.rename("d", "e")
         await world.rename("d", "e")

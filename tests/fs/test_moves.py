@@ -56,7 +56,7 @@ async def test_rename_of_a_file_that_is_not_committed(world: World) -> None:
     before."""
     await world.write("g", b"old")
     async with world.opened("tmp", CREATE) as handle:
-        world.fs.files.write(handle, 0, b"new")
+        await world.fs.files.write(handle, 0, b"new")
         await world.rename("tmp", "g")
         assert world.paths() == ["g"]
         assert await world.foreign.get("g") == b"old"
@@ -71,7 +71,7 @@ async def test_rename_of_a_directory(world: World) -> None:
     await world.write("d/f", b"1")
     await world.write("d/sub/g", b"2")
     async with world.opened("d/new", CREATE) as handle:
-        world.fs.files.write(handle, 0, b"3")
+        await world.fs.files.write(handle, 0, b"3")
         await world.rename("d", "e")
     assert world.paths() == ["e/", "e/f", "e/new", "e/sub/", "e/sub/g"]
     assert await world.foreign.names() == ["e/", "e/f", "e/new", "e/sub/", "e/sub/g"]
@@ -225,7 +225,7 @@ async def test_rename_while_a_file_below_is_committed(world: World) -> None:
     await world.mkdir("d")
     world.manager.delay = 0.01
     handle = world.open("d/f", CREATE)
-    world.fs.files.write(handle, 0, b"data")
+    await world.fs.files.write(handle, 0, b"data")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.fs.files.flush, handle)
         await trio.testing.wait_all_tasks_blocked()
@@ -242,7 +242,7 @@ async def test_commit_while_the_directory_is_renamed(world: World) -> None:
     await world.mkdir("d")
     await world.write("d/f", b"old")
     handle = world.open("d/f", os.O_RDWR)
-    world.fs.files.write(handle, 0, b"new")
+    await world.fs.files.write(handle, 0, b"new")
     world.manager.delay = 0.01
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.rename, "d", "e")

@@ -78,7 +78,7 @@ async def test_purge_of_a_file_being_written(world: World) -> None:
     info = await world.foreign.put("f", b"old")
     await world.settle()
     async with world.opened("f", 1) as handle:
-        world.fs.files.write(handle, 0, b"new")
+        await world.fs.files.write(handle, 0, b"new")
         world.store.stream.purge(info.subject)
         drop_chunks(world, info.nuid)
         await world.settle()

@@ -31,11 +31,11 @@ async def test_foreign_put_between_open_and_close(
     await world.write("f", b"one")
     async with world.opened("f", flags) as handle:
         if committed:
-            world.fs.files.write(handle, 0, b"uno")
+            await world.fs.files.write(handle, 0, b"uno")
             await world.fs.files.fsync(handle)
         await world.foreign.put("f", b"foreign and longer")
         await world.settle()
-        world.fs.files.write(handle, 0, b"two")
+        await world.fs.files.write(handle, 0, b"two")
     assert await world.foreign.get("f") == b"two"
     assert await world.read("f") == b"two"
     assert len(await world.foreign.names()) == 1
@@ -49,8 +49,8 @@ async def test_foreign_put_between_two_writers(world: World) -> None:
     await world.settle()
     second = world.open("f", os.O_RDWR)
     assert second.file is not first.file
-    world.fs.files.write(first, 0, b"first")
-    world.fs.files.write(second, 0, b"SECOND!")
+    await world.fs.files.write(first, 0, b"first")
+    await world.fs.files.write(second, 0, b"SECOND!")
     await world.close(first)
     assert await world.read("f") == b"first"
     await world.close(second)
@@ -62,7 +62,7 @@ async def test_foreign_put_that_nobody_heard_of(world: World) -> None:
     """A4: the last commit wins also over a version that the watch has not delivered yet."""
     await world.write("f", b"one")
     async with world.opened("f", CREATE) as handle:
-        world.fs.files.write(handle, 0, b"two")
+        await world.fs.files.write(handle, 0, b"two")
         await world.foreign.put("f", b"foreign", ObjectMeta(description="theirs"))
     assert await world.foreign.get("f") == b"two"
     assert (await world.foreign.store.get_info("f")).description == "theirs"
@@ -73,7 +73,7 @@ async def test_foreign_delete_of_a_file_being_written(world: World, heard: bool)
     """W1, A4: a commit after a foreign delete brings the file back; its bytes are not lost."""
     await world.write("f", b"one")
     async with world.opened("f", os.O_RDWR) as handle:
-        world.fs.files.write(handle, 0, b"two")
+        await world.fs.files.write(handle, 0, b"two")
         await world.foreign.delete("f")
         if heard:
             await world.settle()
@@ -84,9 +84,9 @@ async def test_foreign_delete_of_a_file_being_written(world: World, heard: bool)
 async def test_foreign_purge_of_a_file_being_written(world: World) -> None:
     """W1, A4: the same when its meta was purged and the watch had to start again."""
     async with world.opened("f", CREATE) as handle:
-        world.fs.files.write(handle, 0, b"one")
+        await world.fs.files.write(handle, 0, b"one")
         await world.fs.files.fsync(handle)
-        world.fs.files.write(handle, 0, b"two")
+        await world.fs.files.write(handle, 0, b"two")
         info = await world.foreign.store.get_info("f")
         world.store.stream.purge(info.subject)
         world.store.stream.purge(chunk_subject("bucket", info.nuid))

@@ -146,7 +146,7 @@ async def test_restart_sweeps_what_vanished(world: World) -> None:
 async def test_restart_keeps_what_is_not_committed(world: World) -> None:
     """A5, W7: a sweep takes nothing that this mount is about to commit, or just did."""
     handle = world.open("new", CREATE)
-    world.fs.files.write(handle, 0, b"data")
+    await world.fs.files.write(handle, 0, b"data")
     world.store.stream.interrupt()
     await world.write("just", b"now")
     await world.settle()
@@ -160,7 +160,7 @@ async def test_restart_during_a_commit(world: World) -> None:
     await world.write("f", b"old")
     info = await world.foreign.store.get_info("f")
     handle = world.open("f", CREATE)
-    world.fs.files.write(handle, 0, b"new")
+    await world.fs.files.write(handle, 0, b"new")
     world.manager.delay = 0.01
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.fs.files.flush, handle)
@@ -225,7 +225,7 @@ async def test_malformed_meta_over_a_file_being_written(world: World) -> None:
     await world.write("f", b"one")
     info = await world.foreign.store.get_info("f")
     handle = world.open("f", CREATE)
-    world.fs.files.write(handle, 0, b"two")
+    await world.fs.files.write(handle, 0, b"two")
     world.store.stream.publish(Publish(info.subject, b"not JSON", rollup=True))
     world.store.stream.purge(chunk_subject("bucket", info.nuid))
     await world.settle()

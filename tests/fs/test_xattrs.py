@@ -74,9 +74,9 @@ async def test_attributes_of_directories(world: World) -> None:
 async def test_attributes_of_an_open_file(world: World) -> None:
     """M4: an attribute set while bytes wait for their commit is kept with them."""
     async with world.opened("f", os.O_WRONLY | os.O_CREAT) as handle:
-        world.fs.files.write(handle, 0, b"bytes")
+        await world.fs.files.write(handle, 0, b"bytes")
         await world.fs.xattrs.put(world.entry("f"), b"user.a", b"1")
-        world.fs.files.write(handle, 5, b" and more")
+        await world.fs.files.write(handle, 5, b" and more")
     assert world.fs.xattrs.get(world.entry("f"), b"user.a") == b"1"
     assert await world.foreign.get("f") == b"bytes and more"
 

@@ -19,6 +19,7 @@ import trio.testing
 
 from natsfs.config import CacheConfig, ConflictConfig, ConflictPolicy, TreeConfig
 from natsfs.data.cache import BlockCache
+from natsfs.data.outflow import Outflows
 from natsfs.data.reader import ObjectReader
 from natsfs.errors import NotFoundError
 from natsfs.filesystem import Filesystem, Mounted
@@ -243,7 +244,7 @@ class World:
         """Create or replace a file."""
         async with self.opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as handle:
             for start in range(0, len(data), 131072):
-                self.fs.files.write(handle, start, data[start : start + 131072])
+                await self.fs.files.write(handle, start, data[start : start + 131072])
 
     # -- names ------------------------------------------------------------------------------------
 
@@ -368,12 +369,14 @@ async def compose(
     namespace = Namespace(is_hard_link)
     namespace.root.changed = (0, status.created_ns)
     cache = BlockCache(CacheConfig(directory / "cache", 10**8, 0.0))
+    purger = Purger(store, purge_delay)
     mounted = Mounted(
         store=store,
         namespace=namespace,
         inodes=InodeTable(namespace.root),
         reader=ObjectReader(store, cache, "bucket@1", nursery),
-        purger=Purger(store, purge_delay),
+        purger=purger,
+        outflows=Outflows(store, nursery, purger.drain, purger.discard),
         reservations=Reservations(),
         tree=TreeConfig(uid=1000, gid=1000),
         root=PurePosixPath("/mnt"),

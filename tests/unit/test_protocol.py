@@ -23,6 +23,7 @@ from natsfs.errors import (
     ServerRefused,
     WrongRevision,
 )
+from natsfs.store.headers import encode_headers, parse_headers
 from natsfs.store.protocol import (
     NO_MESSAGE,
     Delivery,
@@ -30,14 +31,12 @@ from natsfs.store.protocol import (
     Status,
     StoredMessage,
     direct_fields,
-    encode_headers,
     get_batch,
     get_last,
     get_next,
     get_sequence,
     parse_delivery,
     parse_direct,
-    parse_headers,
     parse_puback,
     parse_stored,
     refusal,

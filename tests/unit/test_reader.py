@@ -16,11 +16,12 @@ from natsfs.config import CacheConfig
 from natsfs.data.cache import BlockCache, Kept
 from natsfs.data.readahead import LARGEST_WINDOW, Readahead
 from natsfs.data.reader import STREAMS, ObjectReader, VersionReader
-from natsfs.data.stretches import Data, Flight, Stretch
+from natsfs.data.stretches import Flight, Stretch
 from natsfs.data.version import LARGEST_BLOCK, SMALLEST_BLOCK, block_size_of
 from natsfs.errors import ConnectionLost, DigestMismatch, RequestTimeout, StaleVersion
 from natsfs.store.memory import MemoryManager, MemoryStore
 from natsfs.store.model import BucketConfig, ObjectInfo, ObjectMeta
+from natsfs.store.primitives import Data
 
 KIB = 1024
 MIB = 1024 * KIB

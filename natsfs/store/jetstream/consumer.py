@@ -17,8 +17,9 @@ from typing import Any
 import trio
 
 from natsfs.errors import NatsfsError, ServerRefused
+from natsfs.store.headers import parse_headers
 from natsfs.store.jetstream.bucket import Bucket
-from natsfs.store.protocol import Delivery, parse_delivery, parse_headers
+from natsfs.store.protocol import Delivery, parse_delivery
 from natsfs.store.session import Message, Subscription
 from natsfs.store.wire import new_nuid
 

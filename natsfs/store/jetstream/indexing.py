@@ -9,9 +9,9 @@ Concurrency: stateless.
 from __future__ import annotations
 
 from natsfs.errors import ServerRefused
+from natsfs.store.headers import parse_headers
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.jetstream.consumer import Consumer, ConsumerLost, consume
-from natsfs.store.protocol import parse_headers
 from natsfs.store.session import AnswerLost
 
 _CONFIG = {"deliver_policy": "all", "headers_only": True}

@@ -21,10 +21,11 @@ from natsfs.errors import (
     RequestTimeout,
     ServerRefused,
 )
+from natsfs.store.headers import parse_headers
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.jetstream.consumer import Consumer, ConsumerLost, consume
 from natsfs.store.model import CaughtUp, Malformed, Restarted, Resumed, Updated, WatchEvent
-from natsfs.store.protocol import MESSAGE_TTL, ROLLUP, Delivery, parse_headers, parse_ttl
+from natsfs.store.protocol import MESSAGE_TTL, ROLLUP, Delivery, parse_ttl
 from natsfs.store.session import Message, NoResponders
 from natsfs.store.wire import meta_prefix, parse_info
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from natsfs.errors import InvalidArgument
-from natsfs.store.protocol import encode_headers
+from natsfs.store.headers import encode_headers
 from natsfs.store.session import Request
 
 #: Payloads up to this size are copied into their frame: cheaper than a buffer of their own.

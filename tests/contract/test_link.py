@@ -6,8 +6,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -17,7 +19,7 @@ from natsfs.config import ServerConfig
 from natsfs.errors import ConnectFailed, ConnectionLost, InvalidArgument, RequestTimeout
 from natsfs.server import Server
 from natsfs.store.link import Links, feed, link, open_links
-from natsfs.store.session import AnswerLost, NoResponders, Request, open_session
+from natsfs.store.session import AnswerLost, NoResponders, Request, Subscription, open_session
 from tests.contract.linked import (
     CHUNK,
     INFO,
@@ -316,24 +318,36 @@ def server_closes_it(server: Server) -> None:
 # -- feeds ----------------------------------------------------------------------------------------
 
 
-async def ask_often(links: Links, subject: str, count: int) -> None:
-    """Send numbered messages to *subject*, whose listener does not answer."""
+@asynccontextmanager
+async def sending(links: Links, subject: str, count: int) -> AsyncIterator[None]:
+    """Numbered messages to *subject* are under way, whose listener answers none of them."""
     numbers = [Request(subject, f"{n}".encode()) for n in range(count)]
-    answers = await links.exchange(numbers, timeout=0.5)
-    assert all(isinstance(answer, RequestTimeout) for answer in answers)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(links.exchange, numbers, timeout=60.0))
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def received(fed: Subscription, count: int) -> list[bytes]:
+    """The next *count* messages."""
+    found: list[bytes] = []
+    with trio.fail_after(20):
+        while len(found) < count:
+            found += [bytes(message.data) for message in await fed.receive()]
+    return found
 
 
 async def test_feed(nats_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sent to a feed arrives whole and in order, also when its reader is slow."""
     monkeypatch.setattr(feed, "WAITING", 10)
     monkeypatch.setattr(feed, "PATIENCE", 0.05)
-    async with linked(nats_server.url) as links, links.feed() as (subject, fed):
-        await ask_often(links, subject, 5000)
-        found: list[bytes] = []
-        with trio.fail_after(20):
-            while len(found) < 5000:
-                found += [bytes(message.data) for message in await fed.receive()]
-        assert found == [f"{n}".encode() for n in range(5000)]
+    async with (
+        linked(nats_server.url) as links,
+        links.feed() as (subject, fed),
+        sending(links, subject, 5000),
+    ):
+        await until(lambda: fed.waiting > feed.WAITING)
+        assert await received(fed, 5000) == [f"{n}".encode() for n in range(5000)]
 
 
 async def test_feed_without_a_connection_for_it(
@@ -348,8 +362,8 @@ async def test_feed_without_a_connection_for_it(
         monkeypatch.setattr(feed, "open_transport", refuse)
         async with links.feed() as (subject, fed):
             await links.session.request(INFO)  # the server has the subscription now
-            await ask_often(links, subject, 3)
-            assert [bytes(message.data) for message in await fed.receive()] == [b"0", b"1", b"2"]
+            async with sending(links, subject, 3):
+                assert await received(fed, 3) == [b"0", b"1", b"2"]
 
 
 @LOST
@@ -357,10 +371,9 @@ async def test_feed_of_a_server_that_goes(start: StartServer) -> None:
     """A feed whose connection breaks says so, after what had come."""
     server = start("")
     async with linked(server.url) as links, links.feed() as (subject, fed):
-        await ask_often(links, subject, 1)
-        os.kill(server.pid, signal.SIGKILL)
-        with trio.fail_after(10):
-            assert [bytes(message.data) for message in await fed.receive()] == [b"0"]
-            with pytest.raises(AnswerLost):
-                await fed.receive()
+        async with sending(links, subject, 1):
+            assert await received(fed, 1) == [b"0"]
+        server.kill()
+        with trio.fail_after(20), pytest.raises(AnswerLost):
+            await fed.receive()
         await until(lambda: not links.connected)

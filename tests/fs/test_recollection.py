@@ -255,6 +255,7 @@ async def test_killed_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     async with mounted(left.directory, manager=left.manager, store=left.store) as world:
         assert world.paths() == PATHS
         await world.write("more", b"more")
+        await world.settle()
     assert not leftover.exists()
     assert len(list(snapshot.iterdir())) == 1
 

@@ -413,8 +413,9 @@ class Unseen(Twins):
 
     @rule(name=names, size=st.sampled_from([0, 7]))
     def foreign_copy_of_a_version(self, name: str, size: int) -> None:
-        if self.history:
-            self.apply(replace(meta(name, self.stamp(), size=size), nuid=self.history[0].nuid))
+        versions = [info.nuid for info in self.history if info.nuid]
+        if versions:
+            self.apply(replace(meta(name, self.stamp(), size=size), nuid=versions[0]))
 
     @precondition(lambda self: self.live())
     @rule(data=st.data())

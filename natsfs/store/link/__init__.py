@@ -4,8 +4,8 @@ A request through the session crosses to asyncio's thread and back, which costs 
 several copies of what is in it.  Here it is one write and one read on a socket in trio's own
 thread.  `receiver` and `outbox` are the two directions of the NATS protocol without I/O,
 `transport` is the socket, `handshake` logs in, `exchange` and `link` match answers to requests,
-`buffers` and `budget` bound the memory for them, and `pool` has several links for several tasks.
-`feed` brings what a consumer delivers.
+`budget` and `natsfs.store.buffers` bound the memory for them, and `pool` has several links for
+several tasks.  `feed` brings what a consumer delivers.
 
 What is rare stays with the session: other subscriptions, the choice of the server, logging in.  And
 while no link can be had (just after a start, while the server is away, where it does not allow so

@@ -54,7 +54,7 @@ def test_what_comes_back(wanted: list[tuple[str, str]], data: st.DataObject) -> 
     assert [tuple(entry) for entry in summary.newest] == newest
     # Not quite what there was: directories whose last object went are gone with the mount (N5).
     fresh = Namespace(is_hard)
-    for info in live:
+    for info in sorted(live, key=lambda info: info.revision):
         fresh.apply(info)
     assert shown(found) == shown(fresh)
     check_tree(found, live)

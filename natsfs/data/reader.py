@@ -223,6 +223,12 @@ class VersionReader:
             raise
         return data
 
+    def expect(self) -> None:
+        """Fetch the first bytes, up to `FETCH`, because somebody may read them soon."""
+        self._shared.claim(
+            self._held, self._held.version.blocks(0, min(self._size, FETCH)), ahead=True
+        )
+
     def close(self) -> None:
         """Stop reading ahead.  Closing again does nothing."""
         for stream in self._streams:

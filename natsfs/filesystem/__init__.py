@@ -16,7 +16,7 @@
     recollection     what the last mount knew
     reservations     who changes what now        purger       old chunks
     confirmation     the server's times
-    times            mtime of directories, atime
+    times            mtime of directories, atime  walks       read-ahead across files
     attributes, appearance, links                what a meta looks like as a file
 
 `Filesystem` holds them together for one bucket.  It speaks in nodes, handles and attributes of its

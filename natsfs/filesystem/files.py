@@ -29,6 +29,7 @@ from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.contents import Contents, read
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
+from natsfs.filesystem.walks import Walks
 from natsfs.handles import SUPERUSER, Caller, FileHandle, OpenFile
 from natsfs.store.primitives import Data
 from natsfs.tree.nodes import Directory, Leaf, Node, NodeChange
@@ -50,6 +51,7 @@ class Files:
         self._commits = commits
         self._times = times
         self._contents = Contents(mounted)
+        self._walks = Walks(mounted)
 
     # -- open and close ---------------------------------------------------------------------------
 
@@ -85,6 +87,8 @@ class Files:
             except NatsfsError:
                 self._commits.let_go(file)
                 raise
+        elif handle.readable and not (handle.writable or pages_true):
+            self._walks.opened(node)
         file.handles.add(handle)
         return handle, pages_true
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .conftest import Mounter
 from .foreign import ForeignClient
-from .mounting import Mount, Result, natsfs_command, run
+from .mounting import Mount, Result, natsfs_command, run, wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.timeout(120)]
 
@@ -53,6 +55,27 @@ def test_gc(mount: Mount, py: ForeignClient, natsfs: Command) -> None:
     assert read(natsfs("gc", "--min-age=0s", "--json"))["chunks"] == []
     assert (mount.directory / "kept").read_bytes() == body
     assert py.get("kept") == body
+
+
+def test_gc_after_a_crash(mounter: Mounter, py: ForeignClient, natsfs: Command) -> None:
+    """W4, W6: what had left of a large file when the daemon was killed is freed, all of it."""
+
+    def stored() -> int:
+        found: int = py.api("STREAM.INFO")["state"]["bytes"]
+        return found
+
+    mount = mounter()
+    writer = subprocess.Popen(["dd", "if=/dev/zero", f"of={mount.directory / 'file'}", "bs=1M"])
+    try:
+        wait_until(lambda: stored() > 16 * 1024 * 1024, "the file leaves")
+        mount.kill()
+    finally:
+        writer.kill()
+        writer.wait()
+    assert len(read(natsfs("gc", "--min-age=0s", "--delete", "--json"))["chunks"]) == 1
+    assert stored() < 100_000
+    # dd closes a copy of its descriptor before it writes: that stored an empty file.
+    assert py.get("file") == b""
 
 
 def test_gc_waits(py: ForeignClient, natsfs: Command) -> None:

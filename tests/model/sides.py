@@ -82,8 +82,12 @@ class Side:
 
 def next_tick_ns() -> int:
     """Wait until the clock goes on by which files are stamped: what was stamped before is older
-    than the time that is returned, and what is stamped from now on is not."""
-    now = time.clock_gettime_ns(_COARSE_CLOCK)
-    while (tick := time.clock_gettime_ns(_COARSE_CLOCK)) == now:
+    than the time that is returned, and what is stamped from now on is not.
+
+    The server stamps by the finer clock, behind which this one is by more than a tick where a host
+    delays interrupts.
+    """
+    now = time.time_ns()
+    while (tick := time.clock_gettime_ns(_COARSE_CLOCK)) <= now:
         time.sleep(0.0005)
     return tick

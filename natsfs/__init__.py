@@ -8,6 +8,7 @@ General layout, from the kernel down to the server.  A module imports only what 
     buckets                     all buckets of an account as one directory
     filesystem                  how a bucket looks and behaves as a directory
     tree/     data/             names and inodes in memory (pure) │ bytes: cache, reader, writer
+    upkeep                      garbage and damage in a bucket, mounted or not
     store/                      the Object Store API for trio, over JetStream and in memory
     control  daemon  server     a mount's control socket, its life in the background, nats-server
     config  errors              frozen values; one class for each thing that can go wrong

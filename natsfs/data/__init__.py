@@ -1,1 +1,2 @@
-"""The bytes of objects: read-ahead, block cache and reader; small files, outflow and spool."""
+"""The bytes of objects: read-ahead, block cache and reader; small files, outflow and spool; and
+snapshots of trees."""

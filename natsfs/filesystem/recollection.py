@@ -131,8 +131,11 @@ class Recollection:
         except NatsfsError as error:
             log.info("what the last mount knew cannot be proved: %s", error)
             proved = False
-        if not proved:
-            log.info("bucket %s is not what it was; loading it anew", self._m.store.bucket)
+        bucket = self._m.store.bucket
+        if proved:
+            log.info("the tree of %s begins where the last mount was: %d", bucket, summary.revision)
+        else:
+            log.info("bucket %s is not what it was; loading it anew", bucket)
             self._start_anew()
         return proved
 

@@ -15,6 +15,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -196,10 +197,13 @@ def _unpack_metadata(
     }
 
 
+# The three times of a file are often the same: unpacking takes 5.6 µs instead of 6.8.
+@lru_cache(16)
 def _pack_time(text: str) -> bytes:
     return int(text.encode().translate(None, b"-T:.Z")).to_bytes(_TIME_BYTES)
 
 
+@lru_cache(16)
 def _unpack_time(packed: bytes) -> str:
     d = f"{int.from_bytes(packed):023}"
     return f"{d[:4]}-{d[4:6]}-{d[6:8]}T{d[8:10]}:{d[10:12]}:{d[12:14]}.{d[14:]}Z"

@@ -16,7 +16,6 @@ from natsfs.cli.output import (
     local_time,
     print_json,
     print_pairs,
-    print_table,
     printable,
     rfc3339,
     say,
@@ -24,6 +23,7 @@ from natsfs.cli.output import (
 from natsfs.cli.quantities import Duration, Size, shown_duration, shown_size
 from natsfs.cli.source import Source, check_bucket, parse_source
 from natsfs.cli.stores import with_manager
+from natsfs.cli.tables import print_table
 from natsfs.errors import UsageError
 from natsfs.store.base import ObjectStoreManager
 from natsfs.store.model import BucketConfig, BucketStatus, Placement, Upgrade

@@ -9,10 +9,11 @@ import click
 
 from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import take
-from natsfs.cli.output import print_json, print_table, printable, rfc3339, say
+from natsfs.cli.output import print_json, printable, rfc3339, say
 from natsfs.cli.progress import shown
 from natsfs.cli.quantities import Duration, shown_duration, shown_size
 from natsfs.cli.stores import with_manager
+from natsfs.cli.tables import print_table
 from natsfs.cli.target import target_of
 from natsfs.errors import UsageError
 from natsfs.store.base import ObjectStoreManager

@@ -1,46 +1,22 @@
-"""What commands print: tables, JSON, and names that cannot harm a terminal."""
+"""What commands print: JSON, pairs, times, logs, and names that cannot harm a terminal."""
 
 from __future__ import annotations
 
 import json
 import logging
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from natsfs.cli.outcome import redacted
-
-#: Columns where no terminal sets a limit: rich would cut tables at 80 in a pipe.
-WIDE = 10_000
 
 
 def print_json(value: Any) -> None:
     """Print *value* as JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; columns whose title ends in `>` are right-aligned."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for title in columns:
-        right = title.endswith(">")
-        table.add_column(title.rstrip(">"), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else WIDE, highlight=False)
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:

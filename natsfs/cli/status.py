@@ -9,9 +9,10 @@ import click
 
 from natsfs.cli.commands import Command
 from natsfs.cli.mountpoint import located, natsfs_mounts
-from natsfs.cli.output import print_json, print_table, printable
+from natsfs.cli.output import print_json, printable
 from natsfs.cli.places import control_directory
 from natsfs.cli.quantities import shown_duration, shown_size
+from natsfs.cli.tables import print_table
 from natsfs.control import Answer, MountStatus, list_mounts, socket_path
 from natsfs.errors import UsageError
 

@@ -110,7 +110,14 @@ def _environment(home: Path) -> dict[str, str]:
     """One in which natsfs and the peers keep their files under *home*."""
     runtime = home / "runtime"
     runtime.mkdir(mode=0o700)
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("NATS")}
+    # An installed natsfs is compiled.  Where this is set, each mount would compile all of its
+    # source: 0.13 s of 0.36, and the more the longer the source is.
+    uncompiled = "PYTHONDONTWRITEBYTECODE"
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("NATS") and key != uncompiled
+    }
     xdg = {f"XDG_{kind}_HOME": str(home / kind) for kind in ("CACHE", "CONFIG", "DATA", "STATE")}
     private = {"HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), "PYTHONPATH": str(ROOT)}
     return {**kept, **xdg, **private, "LC_ALL": "C.UTF-8"}

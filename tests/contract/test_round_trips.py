@@ -26,6 +26,7 @@ class Counted:
     """A bucket, and what is published to it and to JetStream's API."""
 
     store: JetStreamStore
+    manager: JetStreamManager
     sent: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -43,8 +44,9 @@ def counted(nats_server: Server, new_bucket: Callable[[], str]) -> Resource[Coun
         proxy = stack.enter_context(closing(Proxy(nats_server.port)))
         config = ServerConfig(urls=(proxy.url,), timeout=20.0)
         session = await stack.enter_async_context(open_session(config))
-        store = await JetStreamManager(session).create(BucketConfig(new_bucket()))
-        counted = Counted(store)
+        manager = JetStreamManager(session)
+        store = await manager.create(BucketConfig(new_bucket()))
+        counted = Counted(store, manager)
 
         def note(frame: bytes) -> bool:
             command, _, rest = frame.partition(b" ")
@@ -94,3 +96,17 @@ async def test_put(counted: Counted) -> None:
         await put(counted.store, "a", b"one")
     with counted.costs("STREAM.MSG.GET", "C", "M", "STREAM.PURGE"):
         await put(counted.store, "a", b"two")
+
+
+async def test_first_read(counted: Counted) -> None:
+    """R2: who reads a version for the first time asks for both its ends at once, and these bring
+    the bytes that they have; then a chunk is one request."""
+    data = content(3 * CHUNK)
+    info = await put(counted.store, "a", data)
+    get = f"DIRECT.GET.OBJ_{counted.store.bucket}".rpartition(".")[0]
+    for start, costs in ((0, 2), (2 * CHUNK + 1, 2), (CHUNK, 3)):
+        anew = await counted.manager.bind(counted.store.bucket)
+        with counted.costs(*[get] * costs):
+            assert await anew.read(info, start, start + 1) == data[start : start + 1]
+        with counted.costs(get):
+            assert await anew.read(info, 0, CHUNK) == data[:CHUNK]

@@ -11,7 +11,7 @@ same one twice.  The memory of layouts changes between awaits only.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from natsfs.errors import (
@@ -39,7 +39,7 @@ from natsfs.store.protocol import (
     parse_stored,
     sequence_after,
 )
-from natsfs.store.session import Message, NoResponders, Request
+from natsfs.store.session import Answer, Message, NoResponders, Request
 from natsfs.store.wire import chunk_subject
 
 #: Layouts remembered.  A proved one takes 200 bytes, a learned one 16 bytes a chunk.
@@ -75,11 +75,12 @@ class ChunkReader:
         stop = min(stop, info.size)
         if start >= stop:
             return b""
-        layout, data = await self._layout(info)
-        if data is not None:
-            return memoryview(data)[start:stop]
+        layout, brought = await self._layout(info)
         places = layout.places(start, stop)
-        chunks = await self._fetch(info, places)
+        if all(place.sequence in brought for place in places):
+            chunks: list[Data] | None = [brought[place.sequence] for place in places]
+        else:
+            chunks = await self._fetch(info, places)
         if chunks is None or not _fit(chunks, places):
             # The meta's chunk size was wrong in a way that the two ends do not show, or the stream
             # was restored from another one and its messages have new sequences.
@@ -91,26 +92,28 @@ class ChunkReader:
 
     # -- layouts ----------------------------------------------------------------------------------
 
-    async def _layout(self, info: ObjectInfo) -> tuple[Layout, Data | None]:
-        """The layout of *info*, and its bytes if finding out has brought all of them."""
+    async def _layout(self, info: ObjectInfo) -> tuple[Layout, Mapping[int, Data]]:
+        """The layout of *info*, and the chunks that finding out has brought, by their sequence."""
         known = self._layouts.get(info.nuid)
         if known is not None:
             self._layouts.move_to_end(info.nuid)
-            return known, None
+            return known, {}
         if not info.subject:
-            return await self._learn(info), None  # more of a draft may be there than is known
+            return await self._learn(info), {}  # more of a draft may be there than is known
         subject = chunk_subject(self._bucket.subjects, info.nuid)
-        last = await self._ask(get_last(subject), subject)
+        # Both ends at once: the first byte of a cold object waits for one round trip.
+        ends = [get_last(subject), get_next(subject)][: 1 if info.chunks == 1 else 2]
+        last, *rest = await self._ask(ends, subject)
         if last is None:
             raise await self._gone(info)
-        first: StoredMessage | None = last
-        if info.chunks != 1 or len(last.data) != info.size:
-            first = await self._ask(get_next(subject), subject)
+        first: StoredMessage | None = rest[0] if rest else last
+        if not rest and len(last.data) != info.size:
+            (first,) = await self._ask([get_next(subject)], subject)
         proved = prove(info, first.sequence, last.sequence, len(last.data)) if first else None
-        if proved is None:
-            return await self._learn(info), None
+        if first is None or proved is None:
+            return await self._learn(info), {}
         self._keep(info, proved)
-        return proved, last.data if first is last else None
+        return proved, {last.sequence: last.data, first.sequence: first.data}
 
     async def _learn(self, info: ObjectInfo) -> Layout:
         subject = chunk_subject(self._bucket.subjects, info.nuid)
@@ -212,20 +215,30 @@ class ChunkReader:
                 found[stored.sequence] = stored.data
         return found
 
-    async def _ask(self, request: bytes, subject: str) -> StoredMessage | None:
-        """The one message that *request* is for, by direct get and else from the leader."""
+    async def _ask(self, requests: Sequence[bytes], subject: str) -> list[StoredMessage | None]:
+        """The message that each of *requests* is for, by direct get and else from the leader."""
+        found: list[StoredMessage | None] = [None] * len(requests)
         if self._bucket.status.allow_direct:
-            try:
-                message = await self._api.session.request(
-                    self._request(request), timeout=attempt_timeout(self._api.timeout)
-                )
-            except NatsfsError as error:
-                if not is_transient(error):
-                    raise
-            else:
-                stored = self._check(message, subject)
-                if stored is not None:
-                    return stored
+            timeout = attempt_timeout(self._api.timeout)
+            direct = [self._request(request) for request in requests]
+            for index, answer in enumerate(await self._answers(direct, timeout)):
+                if not isinstance(answer, NatsfsError):
+                    found[index] = self._check(answer[0], subject)
+                elif not is_transient(answer):
+                    raise answer
+        for index, request in enumerate(requests):
+            if found[index] is None:
+                found[index] = await self._ask_leader(request, subject)
+        return found
+
+    async def _answers(self, requests: Sequence[Request], timeout: float) -> Sequence[Answer]:
+        """`Session.exchange`, with an error of all as the answer to each."""
+        try:
+            return await self._api.session.exchange(requests, timeout=timeout)
+        except NatsfsError as error:
+            return [error] * len(requests)
+
+    async def _ask_leader(self, request: bytes, subject: str) -> StoredMessage | None:
         try:
             verb = f"STREAM.MSG.GET.{self._bucket.stream}"
             return parse_stored(subject, await self._api.ask(subject, verb, request))

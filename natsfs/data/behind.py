@@ -31,7 +31,8 @@ class WriteBehind:
         self._cache = cache
         self._nursery = nursery
         self._waiting: deque[Kept] = deque()
-        self._size = 0  # of what waits and of what is being written
+        self._size = 0  # bytes that wait
+        self._writing = 0  # bytes that are being written
         self._discards: deque[tuple[str, str, trio.Event]] = deque()
         self._hurry = trio.Event()
         self._idle = trio.Event()
@@ -39,7 +40,7 @@ class WriteBehind:
 
     def put(self, kept: Kept) -> None:
         """Keep blocks soon, or never if too much is waiting: a cache may miss some."""
-        if self._size + len(kept.data) <= WRITE_BEHIND:
+        if self._size + self._writing + len(kept.data) <= WRITE_BEHIND:
             self._size += len(kept.data)
             self._waiting.append(kept)
             if self._size >= ENOUGH:
@@ -49,8 +50,7 @@ class WriteBehind:
     async def discard(self, bucket_identity: str, nuid: str) -> None:
         """Remove every block of a version, after a write that has begun and before all others."""
         left = [kept for kept in self._waiting if _of(kept) != (bucket_identity, nuid)]
-        self._size -= sum(len(kept.data) for kept in self._waiting)
-        self._size += sum(len(kept.data) for kept in left)
+        self._size = sum(len(kept.data) for kept in left)
         self._waiting = deque(left)
         done = trio.Event()
         self._discards.append((bucket_identity, nuid, done))
@@ -93,14 +93,14 @@ class WriteBehind:
                 done.set()
             return
         kept: list[Kept] = []
-        size = 0
-        while self._waiting and size < ENOUGH:
+        while self._waiting and self._writing < ENOUGH:
             kept.append(self._waiting.popleft())
-            size += len(kept[-1].data)
+            self._writing += len(kept[-1].data)
+        self._size -= self._writing
         try:
             await self._cache.put(kept)
         finally:
-            self._size -= size
+            self._writing = 0
 
 
 def _of(kept: Kept) -> tuple[str, str]:

@@ -52,7 +52,7 @@ def get_last(subject: str) -> bytes:
 
 def get_sequence(sequence: int) -> bytes:
     """Ask for the message *sequence*, by direct get or STREAM.MSG.GET."""
-    return _json({"seq": sequence})
+    return b'{"seq":%d}' % sequence
 
 
 def get_next(subject: str, sequence: int = 1) -> bytes:

@@ -70,10 +70,12 @@ class Api:
         """Seconds for one call, reconnecting included."""
         return self.session.config.timeout
 
-    def request(self, verb: str, payload: Mapping[str, Any] | bytes = b"") -> Request:
-        """The request *verb*, for instance `STREAM.INFO.OBJ_b`."""
+    def request(
+        self, verb: str, payload: Mapping[str, Any] | bytes = b"", answer_bytes: int = 0
+    ) -> Request:
+        """The request *verb*, for instance `STREAM.INFO.OBJ_b`; *answer_bytes* as in `Request`."""
         data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        return Request(f"{self._prefix}.{verb}", data)
+        return Request(f"{self._prefix}.{verb}", data, answer_bytes=answer_bytes)
 
     async def ask(
         self, what: str, verb: str, payload: Mapping[str, Any] | bytes = b""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from natsfs.errors import (
     ChunkMissing,
@@ -185,17 +184,12 @@ class ChunkReader:
 
     async def _batch(self, run: Sequence[Place], timeout: float) -> list[Message]:
         size = sum(place.length + MESSAGE_OVERHEAD for place in run)
-        request = replace(
-            self._request(get_batch(run[0].sequence, len(run), size)),
-            answer_bytes=sum(place.length for place in run),
-        )
+        payload = sum(place.length for place in run)
+        request = self._request(get_batch(run[0].sequence, len(run), size), payload)
         return (await self._api.session.collect(request, timeout=timeout))[:-1]
 
     async def _singles(self, run: Sequence[Place], timeout: float) -> list[Message]:
-        requests = [
-            replace(self._request(get_sequence(place.sequence)), answer_bytes=place.length)
-            for place in run
-        ]
+        requests = [self._request(get_sequence(place.sequence), place.length) for place in run]
         answers = await self._api.session.exchange(requests, timeout=timeout)
         return [_message(answer) for answer in answers]
 
@@ -245,8 +239,8 @@ class ChunkReader:
         except NotFoundError:
             return None
 
-    def _request(self, payload: bytes) -> Request:
-        return self._api.request(f"DIRECT.GET.{self._bucket.stream}", payload)
+    def _request(self, payload: bytes, answer_bytes: int = 0) -> Request:
+        return self._api.request(f"DIRECT.GET.{self._bucket.stream}", payload, answer_bytes)
 
     def _check(self, message: Message, subject: str) -> StoredMessage | None:
         """The chunk in *message*, None for a status, a ghost or a foreign message."""

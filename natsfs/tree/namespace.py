@@ -130,13 +130,13 @@ class Namespace:
     def load(self, info: ObjectInfo) -> bool:
         """Take in a new object as `apply` does, in a fifth of the time, if that concerns nothing
         that is known.  Only while nobody has looked at the tree, who would have to be told."""
-        directory, _, text = info.name.rpartition("/")
-        if not text or info.deleted or self.index.is_node(info.subject):
+        text = info.name.rpartition("/")[2]
+        known = info.subject in self.graves or self.index.is_node(info.subject)
+        if not text or info.deleted or known or info.name in self._links:
             return False
-        if info.subject in self.graves or info.name in self._links:
-            return False
-        if self._recent is None or self._recent[0] != directory:
-            self._recent = directory, self._reach(split_name(info.name)[0], info, [])
+        prefix = info.name.removesuffix(text)
+        if self._recent is None or self._recent[0] != prefix:
+            self._recent = prefix, self._reach(split_name(info.name)[0], info, [])
         parent, component = self._recent[1], encode_component(text)
         if not stands_alone(parent, component, text):
             return False

@@ -457,6 +457,19 @@ def test_random_changes(machine: type[Trial]) -> None:
     )
 
 
+def test_loading_beside_a_directory_without_a_name() -> None:
+    """N2: what a bucket holds at its top is not taken for something below a leading slash."""
+    infos = [meta(name, number, size=0) for number, name in enumerate(["/a", "b", "/c"], 1)]
+    namespace = Namespace(is_hard)
+    for info in infos:
+        assert namespace.load(info)
+    assert shown(namespace) == {
+        infos[0].subject: "／/a".encode(),
+        infos[1].subject: b"b",
+        infos[2].subject: "／/c".encode(),
+    }
+
+
 def shown(namespace: Namespace) -> dict[str, bytes]:
     """The path of every object, by its subject."""
     nodes = [node for node in everything(namespace) if node.parent is not None]

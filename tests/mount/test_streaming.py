@@ -269,6 +269,8 @@ def test_the_server_is_away_for_a_while(
         mount.expect_trouble("lost the connection")
         with Program(mount.directory / "file") as program:
             assert program.do(writing(0, 20, LARGE)) == "done"
+            # With the backlog full, the next write would wait for the server to come back.
+            wait_until(lambda: stored_bytes(client) > 15 * MIB, "there is room for more")
             server.kill()
             assert program.do(writing(20, 21, LARGE)) == "done"
             server.restart()

@@ -89,7 +89,8 @@ class Draft(Protocol):
         estimated times as those of `Primitives.commit`.
 
         Errors: those of *place*, of `write` and of `Primitives.commit` but for `WrongRevision`,
-        which *place* is told of.
+        which *place* is told of; `ChunkMissing` (another client freed chunks of a draft that was
+        begun long ago).
         """
 
     @abstractmethod

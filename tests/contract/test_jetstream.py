@@ -20,6 +20,7 @@ from nats.js.api import ObjectMeta as NatsPyMeta
 from natsfs.config import ServerConfig
 from natsfs.errors import (
     BucketNotFoundError,
+    ChunkMissing,
     ConnectionLost,
     JetStreamUnavailable,
     PermissionsError,
@@ -29,7 +30,7 @@ from natsfs.errors import (
 )
 from natsfs.server import Server, start_server
 from natsfs.store.base import ObjectStore
-from natsfs.store.jetstream import JetStreamManager, JetStreamStore
+from natsfs.store.jetstream import JetStreamManager, JetStreamStore, chunks
 from natsfs.store.jetstream.api import Api
 from natsfs.store.link import open_links
 from natsfs.store.model import (
@@ -219,6 +220,25 @@ async def test_a_commit_of_a_draft_without_an_answer(
     await drafts[1].commit("b", place)
     for name in "ab":
         assert await get(direct, name) == content(3 * CHUNK)
+
+
+async def test_a_draft_that_was_taken_for_garbage(
+    direct: JetStreamStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W1: a commit does not promise bytes that somebody freed while the writer slept."""
+    monkeypatch.setattr(chunks, "OLD", 0.0)
+    draft = direct.draft("a")
+    await draft.write(content(6 * 1024 * 1024))
+    await direct.purge_chunks(draft.nuid)
+    await draft.write(content(1024))
+
+    async def place(version: ObjectInfo, lost: WrongRevision | None) -> list[MetaWrite]:
+        return [MetaWrite(version)]
+
+    with pytest.raises(ChunkMissing, match="of 49 chunks that were sent are gone"):
+        await draft.commit("a", place)
+    assert await direct.list() == []
+    await draft.abandon()
 
 
 @LOST

@@ -14,7 +14,15 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from natsfs.errors import NatsfsError, NotFoundError, RequestTimeout, ServerRefused
+import trio
+
+from natsfs.errors import (
+    ChunkMissing,
+    NatsfsError,
+    NotFoundError,
+    RequestTimeout,
+    ServerRefused,
+)
 from natsfs.store.jetstream.api import attempt_timeout, is_transient
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.layout import Stretches
@@ -31,6 +39,10 @@ WINDOW_BYTES = 4 * 1024 * 1024
 
 #: Messages in flight, for tiny chunks: a tenth of the queue of a 2.11 server (protocol.md 2.7).
 WINDOW_MESSAGES = 1000
+
+#: Seconds after which somebody may have taken the first chunks for a dead writer's and freed them
+#: (`natsfs gc` waits for days): a commit then looks once, for 1 ms.
+OLD = 3600.0
 
 EXPECTED_ID = "Nats-Expected-Last-Msg-Id"
 
@@ -63,6 +75,7 @@ class ChunkWriter:
         self._session = bucket.api.session
         self._window: list[_Chunk] = []
         self._repeated = False
+        self._begun = trio.current_time()
 
     @property
     def full(self) -> bool:
@@ -112,13 +125,17 @@ class ChunkWriter:
 
     async def check(self) -> None:
         """After repetitions, make sure that no chunk is there twice: a bucket with a short `ttl`
-        remembers message ids for as short a time.  Errors: `ServerRefused` if one is."""
-        if not self._repeated:
+        remembers message ids for as short a time.  After `OLD` seconds, make sure that all are
+        still there.  Errors: `ChunkMissing`, `ServerRefused` if there are too many."""
+        if not self._repeated and trio.current_time() - self._begun < OLD:
             return
         verb = f"STREAM.INFO.{self._bucket.stream}"
         info = await self._bucket.api.ask(self._what, verb, {"subjects_filter": self.subject})
         found = (info["state"].get("subjects") or {}).get(self.subject, 0)
-        if found != self.count:
+        if found < self.count:
+            text = f"{self.count - found} of {self.count} chunks that were sent are gone"
+            raise ChunkMissing(f"{self._what}: {text}")
+        if found > self.count:
             text = f"{found} chunks are stored where {self.count} were sent"
             raise ServerRefused(self._what, 0, text)
 

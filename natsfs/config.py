@@ -93,6 +93,8 @@ class MountConfig:
     read_only: bool = False
     allow_other: bool = False
     create: bool = False
+    #: Whether close(2) returns when the local disk has what was written, and not the server (W8).
+    writeback: bool = False
     #: Seconds between replacing a version and freeing its chunks, so that readers on other hosts
     #: can finish (W6).
     purge_delay: float = 10.0

@@ -79,7 +79,8 @@ class MountStatus(TypedDict, total=False):
 
     *bucket* is empty for a mount of all; *buckets* are then those in use, to which all numbers
     refer.  *uptime* is in seconds; *connection* is one word, "connected" or what else it is;
-    *pending* is the number of bytes that programs wrote and JetStream has not acknowledged.
+    *pending* is the number of bytes that programs wrote and JetStream has not acknowledged, *left*
+    what mounts that died have left and `natsfs recover` is to decide on.
     """
 
     source: str
@@ -92,8 +93,16 @@ class MountStatus(TypedDict, total=False):
     read_only: bool
     objects: int
     pending: int
+    left: LeftBehind
     malformed: list[MalformedEntry]
     server: ServerStatus
+
+
+class LeftBehind(TypedDict):
+    """Files in a journal, and the bytes of these."""
+
+    files: int
+    bytes: int
 
 
 def server_status(server: ServerConfig) -> ServerStatus:

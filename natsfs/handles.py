@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import trio
 
+from natsfs.data.journal import Entry
 from natsfs.data.outflow import Outflow
 from natsfs.data.reader import VersionReader
 from natsfs.data.small import Small
@@ -50,10 +51,13 @@ class OpenFile:
         "changes",
         "committed",
         "content",
+        "entry",
         "handles",
+        "journaled",
         "leaf",
         "lock",
         "pages_true",
+        "promised",
         "refused",
         "replaces",
     )
@@ -72,6 +76,12 @@ class OpenFile:
         self.replaces = base.nuid if base is not None else ""
         self.appended_from: int | None = self.size
         self.refused = False
+        #: What the journal has of it, and the content that this is about.
+        self.entry: Entry | None = None
+        self.journaled: Content | None = None
+        #: What a close promised to store, while the file is written again: the journal's entry, and
+        #: the content that has its bytes if the entry has not (W8).
+        self.promised: tuple[Entry, Spool | Outflow | None] | None = None
 
     @property
     def dirty(self) -> bool:

@@ -54,9 +54,12 @@ ALLOWED: dict[str, set[str]] = {
     "tree.inodes": {"errors"},
     "data": {
         *("errors", "config", "store.model", "store.base", "store.buffers", "store.primitives"),
+        "store.wire",
         "data.*",
     },
     "data.readahead": set(),
+    "data.coverage": set(),
+    "data.records": {"store.primitives"},
     "handles": {"errors", "config", "store.model", "store.base", "data.*", "tree.*"},
     "filesystem": {
         *("errors", "config", "handles", "filesystem.*"),
@@ -78,7 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     "upkeep": {"errors", "filesystem.attributes", "store.*", "upkeep.*"},
     "cli": {
         *("", "errors", "config", "control", "daemon", "server", "mount", "cli.*", "upkeep.*"),
-        *("store.*", "tree.names", "filesystem.attributes"),
+        *("store.*", "tree.names", "filesystem.attributes", "data.salvage", "mount.recover"),
     },
     "": set(),
     "__main__": {"cli"},
@@ -92,12 +95,13 @@ RESERVED: dict[str, set[str]] = {
     "click": {"cli"},
     "rich": {"cli"},
     "platformdirs": {"cli"},
-    "msgspec": {"store.usual", "tree.packed", "tree.snapshot"},
+    "msgspec": {"store.usual", "tree.packed", "tree.snapshot", "data.records", "data.runs"},
 }
 
 #: Modules that compute and never wait.
 PURE = (
     *("errors", "config", "tree", "data.readahead", "data.small", "data.memory"),
+    *("data.coverage", "data.records"),
     *("store.model", "store.base", "store.wire", "store.headers", "store.protocol"),
     *("store.layout", "store.buffers"),
     *("store.streams", "store.foreign_json", "store.usual", "store.primitives", "store.advisories"),

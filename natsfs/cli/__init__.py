@@ -13,7 +13,7 @@ from importlib import import_module
 import click
 
 from natsfs import __version__
-from natsfs.cli.argv import conceal_credentials
+from natsfs.cli.argv import conceal_credentials, umount_arguments
 from natsfs.cli.commands import Session
 from natsfs.cli.outcome import USAGE, describe, redacted
 from natsfs.cli.output import say
@@ -25,6 +25,7 @@ _COMMANDS = {
     "ls": "natsfs.cli.ls",
     "watch": "natsfs.cli.watch",
     "status": "natsfs.cli.status",
+    "recover": "natsfs.cli.recover",
     "gc": "natsfs.cli.gc",
     "fsck": "natsfs.cli.fsck",
     "bucket": "natsfs.cli.bucket",
@@ -74,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as exc:
         return _report(exc, session, mounting=bool(argv) and argv[0] in ("mount", "umount"))
     return status if isinstance(status, int) else 0
+
+
+def umount_helper() -> int:
+    """`umount.natsfs`, the program that umount(8) calls for a natsfs mount."""
+    return main(["umount", *umount_arguments(sys.argv[1:])])
 
 
 def _report(exc: BaseException, session: Session, *, mounting: bool) -> int:

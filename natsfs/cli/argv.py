@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 _CREDENTIALS = re.compile(rb"(?<=://)[^\s@\0]+(?=@)")
@@ -22,3 +23,17 @@ def conceal_credentials() -> None:
     start, end = int(fields[48 - 3]), int(fields[49 - 3])
     for found in _CREDENTIALS.finditer(ctypes.string_at(start, end - start)):
         ctypes.memset(start + found.start(), ord("x"), found.end() - found.start())
+
+
+def umount_arguments(argv: Sequence[str]) -> list[str]:
+    """The arguments of `natsfs umount` that mean what umount(8) calls its helper with: it hands on
+    its own options, of which `-n`, `-r` and `-v` ask for nothing here, and `-t` and `-N` take a
+    value."""
+    found: list[str] = []
+    rest = iter(argv)
+    for argument in rest:
+        if argument in ("-t", "-N"):
+            next(rest, None)
+        elif argument not in ("-n", "-r", "-v"):
+            found.append(argument)
+    return found

@@ -44,6 +44,11 @@ _PATH = click.Path(path_type=Path)
 @click.option("--create", is_flag=True, help="Make the bucket if there is none")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to the screen")
 @click.option("--read-only", is_flag=True, help="Refuse every change")
+@click.option(
+    "--writeback",
+    is_flag=True,
+    help="Let close return when the local disk has the bytes; they are stored afterwards, in order",
+)
 @click.option("--allow-other", is_flag=True, help="Let other users in, as the modes allow")
 @click.option("--allow-non-empty", is_flag=True, help="Hide what is in DIRECTORY meanwhile")
 @click.option("--uid", type=_IDENTITY, help="Owner of what has none  [you]")
@@ -141,6 +146,7 @@ def mount_config(
         read_only=options["read_only"],
         allow_other=options["allow_other"],
         create=options["create"],
+        writeback=options["writeback"],
         embedded=embedded,
         source=_shown_source(server, embedded, wanted.bucket),
         kernel_options=kernel_words,

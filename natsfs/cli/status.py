@@ -10,10 +10,11 @@ import click
 from natsfs.cli.commands import Command
 from natsfs.cli.mountpoint import located, natsfs_mounts
 from natsfs.cli.output import print_json, printable
-from natsfs.cli.places import control_directory
+from natsfs.cli.places import cache_directory, control_directory
 from natsfs.cli.quantities import shown_duration, shown_size
 from natsfs.cli.tables import print_table
 from natsfs.control import Answer, MountStatus, list_mounts, socket_path
+from natsfs.data.salvage import waiting
 from natsfs.errors import UsageError
 
 #: How many malformed metas a table names for each mount; `--json` has them all.
@@ -33,7 +34,8 @@ def status(directories: tuple[str, ...], as_json: bool) -> None:
         found = [_named(directory, found) for directory in directories]
     if as_json:
         print_json(found)
-    elif not found:
+        return
+    if not found:
         click.echo("no natsfs mounts")
     else:
         print_table(
@@ -42,6 +44,16 @@ def status(directories: tuple[str, ...], as_json: bool) -> None:
         )
         for mount in found:
             _print_malformed(mount)
+    if not directories:
+        _print_waiting()
+
+
+def _print_waiting() -> None:
+    """What mounts that died have not saved."""
+    found = waiting(cache_directory())
+    if found:
+        size = shown_size(sum(one.size for one in found))
+        click.echo(f"\nMounts that died left {len(found)} files, {size}: see `natsfs recover`.")
 
 
 def _named(directory: str, found: list[dict[str, Any]]) -> dict[str, Any]:

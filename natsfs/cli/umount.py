@@ -6,20 +6,18 @@ import errno
 import os
 import select
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.status import Status
 
 from natsfs.cli.commands import Command
 from natsfs.cli.mountpoint import Mount, located, mount_at
 from natsfs.cli.outcome import SystemFailure
-from natsfs.cli.output import printable
+from natsfs.cli.output import printable, say
 from natsfs.cli.places import control_directory
+from natsfs.cli.progress import Told, shown
 from natsfs.cli.quantities import shown_size
 from natsfs.control import Client, socket_path
 from natsfs.errors import MountFailed, NatsfsError, UsageError
@@ -36,8 +34,14 @@ NAMED_USERS = 5
 
 @click.command(cls=Command)
 @click.option("-l", "--lazy", is_flag=True, help="Detach a busy mount; it ends with its last user")
+@click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Do not wait for the server: what it does not have stays in the journal",
+)
 @click.argument("directory", type=click.Path(path_type=Path))
-def umount(directory: Path, lazy: bool) -> None:
+def umount(directory: Path, lazy: bool, force: bool) -> None:
     """End the mount on DIRECTORY, and wait until everything written is stored.
 
     A mount whose process has died is cleared away, too.
@@ -48,6 +52,8 @@ def umount(directory: Path, lazy: bool) -> None:
         if client is not None:
             stack.enter_context(client)
         _detach(mount.directory, lazy=lazy)
+        if client is not None and force:
+            _hurry(client, mount)
         if client is not None and not lazy:
             _await_end(client)
 
@@ -84,7 +90,8 @@ def _detach(directory: Path, *, lazy: bool) -> None:
 def _run_umount(directory: Path, *, lazy: bool) -> str:
     """What umount(8) or fusermount3(1) had to complain about; nothing if it worked."""
     if os.geteuid() == 0:
-        command = ["umount", "--no-canonicalize", *(["--lazy"] if lazy else [])]
+        # `umount.natsfs` is this program: without --internal-only it would be called for ever.
+        command = ["umount", "--internal-only", "--no-canonicalize", *(["--lazy"] if lazy else [])]
     else:
         command = ["fusermount3", "-u", *(["-z"] if lazy else [])]
     try:
@@ -150,6 +157,19 @@ def _lies_in(link: Path, directory: Path) -> bool:
 # -- the daemon -----------------------------------------------------------------------------------
 
 
+def _hurry(client: Client, mount: Mount) -> None:
+    """Let the mount end now, and say what that leaves."""
+    try:
+        left = client.ask("hurry")
+    except (NatsfsError, OSError):
+        return  # it is gone already
+    if left["files"]:
+        say(
+            f"{left['files']} files, {shown_size(left['bytes'])}, are not stored and stay in the "
+            f"journal; the next mount, or `natsfs recover {printable(mount.source)}`, stores them"
+        )
+
+
 def _await_end(client: Client) -> None:
     """Wait until the mount's process has ended: it may have bytes to store and a server to stop."""
     if client.pid == 0:
@@ -160,9 +180,8 @@ def _await_end(client: Client) -> None:
         return
     try:
         if not _ended(process, PATIENCE):
-            with _shown_progress() as progress:
-                while not _ended(process, REFRESH):
-                    progress.update(_remaining(client))
+            with shown("storing", in_bytes=True) as progress:
+                _follow(process, client, progress)
     finally:
         os.close(process)
 
@@ -171,17 +190,19 @@ def _ended(process: int, seconds: float) -> bool:
     return bool(select.select([process], [], [], seconds)[0])
 
 
-@contextmanager
-def _shown_progress() -> Iterator[Status]:
-    console = Console(file=sys.stderr)
-    with console.status("waiting for the mount to end") as status:
-        yield status
+def _follow(process: int, client: Client, progress: Told) -> None:
+    """Show how far the mount is until its *process* has ended."""
+    most = 0
+    while not _ended(process, REFRESH):
+        pending = _pending(client)
+        most = max(most, pending)
+        if most:
+            progress(most - pending, most)
 
 
-def _remaining(client: Client) -> str:
+def _pending(client: Client) -> int:
     try:
         pending: int = client.ask("status")["pending"]
     except (NatsfsError, OSError):
-        # For the screen only: a mount that is nearly gone answers no more.
-        return "waiting for the mount to end"
-    return f"waiting for {shown_size(pending)} to be stored" if pending else "clearing up"
+        return 0  # a mount that is nearly gone answers no more
+    return pending

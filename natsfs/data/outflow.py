@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import trio
 
+from natsfs.data.coverage import Base, Held
 from natsfs.data.memory import Memory
-from natsfs.data.spool import Base, Held, Spool
+from natsfs.data.spool import Spool
 from natsfs.errors import NoSpaceError, QuotaExceededError
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import ObjectInfo
-from natsfs.store.primitives import Draft, Place
+from natsfs.store.primitives import Data, Draft, Place
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class Outflow:
         self._sealed = False
         self._committing = False
         self._ended = False
+        self._kept = False
         self._feeding = False
         self._hurry = False
         self._failure: Exception | None = None
@@ -117,6 +119,11 @@ class Outflow:
     def nuid(self) -> str:
         """That of the version it will be."""
         return self._draft.nuid
+
+    @property
+    def acknowledged(self) -> int:
+        """How many bytes from the start on have been stored."""
+        return self._draft.acknowledged
 
     @property
     def sealed(self) -> bool:
@@ -216,10 +223,26 @@ class Outflow:
 
     def pour(self, spool: Spool) -> None:
         """Put everything behind `stored` into *spool*.  Errors: those of `Spool.write`."""
+        for start, data in self.unsent():
+            spool.write(start, data)
+
+    def unsent(self) -> Iterator[tuple[int, Data]]:
+        """Where bytes behind `stored` begin, and these."""
         begin = self._draft.acknowledged
         for piece in self._pieces:
             skip = max(begin - piece.start, 0)
-            spool.write(piece.start + skip, memoryview(piece.data)[skip:])
+            yield piece.start + skip, memoryview(piece.data)[skip:]
+
+    def keep(self) -> None:
+        """Let the chunks stay when this is closed: the journal needs them."""
+        self._kept = True
+
+    def drop(self) -> None:
+        """The journal does not need it any more."""
+        self.close()
+        if self._kept:
+            self._kept = False
+            self._give_back()
 
     def close(self) -> None:
         """Forget everything, and have the chunks freed that nobody needs.  Closing again does
@@ -229,6 +252,10 @@ class Outflow:
         self._sealed = self._ended = True
         self._scope.cancel()
         self._forget(self._size)
+        if not self._kept:
+            self._give_back()
+
+    def _give_back(self) -> None:
         if self._draft.uncertain:
             log.info("whether version %s was stored is unknown: its chunks stay", self.nuid)
         elif self._draft.begun:

@@ -7,8 +7,8 @@ Concurrency: everything here is synchronous.
 
 from __future__ import annotations
 
+from natsfs.data.coverage import Held
 from natsfs.data.memory import Memory
-from natsfs.data.spool import Held
 
 #: Bytes of the largest small file: what the store sends in one round trip with its meta.  Nothing
 #: of a file is sent before it is larger.

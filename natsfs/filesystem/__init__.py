@@ -7,7 +7,8 @@
     naming           what may be created         claims       O_EXCL across mounts
     conflicts        two hosts, one file         appending    behind what others stored
     publisher        compare-and-set             replacing    what goes with a new version
-    contents         bytes of open files
+    contents         bytes of open files         unsaved      what waits to be saved
+    journaling       what survives a crash       recovery     what did
     relocation       metas that change names     stepwise     the same without a batch
     resumption       an interrupted rename
     intake           what the bucket says        arrivals     what that means for the tree
@@ -41,14 +42,17 @@ from natsfs.filesystem.files import Files
 from natsfs.filesystem.foreign_renames import ForeignRenames
 from natsfs.filesystem.hardlinks import Hardlinks
 from natsfs.filesystem.intake import Intake
+from natsfs.filesystem.journaling import Journaling
 from natsfs.filesystem.moves import Moves
 from natsfs.filesystem.naming import Naming
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.recollection import Recollection
+from natsfs.filesystem.recovery import Recovery
 from natsfs.filesystem.relocation import Relocation
 from natsfs.filesystem.removals import Removals
 from natsfs.filesystem.state import Mounted, Notifier
 from natsfs.filesystem.times import Times
+from natsfs.filesystem.unsaved import Unsaved
 from natsfs.filesystem.xattrs import Xattrs
 from natsfs.handles import HandleTable
 from natsfs.tree.nodes import Node
@@ -74,8 +78,11 @@ class Filesystem:
         self.naming = Naming(mounted)
         self.entries = Entries(mounted)
         self.times = times = Times(mounted, publisher)
-        self.commits = commits = Commits(mounted, publisher)
-        self.files = files = Files(mounted, commits, times)
+        journaling = Journaling(mounted)
+        commits = Commits(mounted, publisher, journaling)
+        self.unsaved = unsaved = Unsaved(mounted, commits, journaling)
+        self.recovery = Recovery(mounted, unsaved, commits, journaling)
+        self.files = files = Files(mounted, commits, unsaved, journaling, times)
         self.claims = claims = Claims(mounted, publisher)
         self.creation = Creation(mounted, self.entries, self.naming, files, claims)
         self.hardlinks = Hardlinks(mounted, publisher, relocation, commits, self.naming, times)
@@ -88,11 +95,20 @@ class Filesystem:
             commits,
             claims,
             self.hardlinks,
+            journaling,
             times,
         )
         self.xattrs = Xattrs(mounted, self.changes)
         self.moves = Moves(
-            mounted, self.entries, self.naming, publisher, relocation, claims, self.hardlinks, times
+            mounted,
+            self.entries,
+            self.naming,
+            publisher,
+            relocation,
+            claims,
+            self.hardlinks,
+            journaling,
+            times,
         )
 
     async def start(self, nursery: trio.Nursery) -> None:
@@ -104,9 +120,11 @@ class Filesystem:
         await nursery.start(self._removals.run)
         await nursery.start(self._intake.follow)
         self.times.tree_loaded()
+        if not self.mounted.read_only:
+            await self.recovery.adopt(self.mounted.journal.parent)
         nursery.start_soon(self.entries.learn_space)
         nursery.start_soon(self.mounted.purger.run)
-        nursery.start_soon(self.commits.retry_unsaved)
+        nursery.start_soon(self.unsaved.run)
         nursery.start_soon(self.times.run)
         nursery.start_soon(self.claims.run)
         nursery.start_soon(self._foreign_renames.run, self._arrivals.vanish)
@@ -117,7 +135,7 @@ class Filesystem:
 
         Returns how many files could not be saved; each has been logged.
         """
-        unsaved = await self.commits.finish(self.handles.files())
+        unsaved = await self.unsaved.finish(self.handles.files())
         await self.times.finish()
         await self.mounted.purger.drain()
         await self._recollection.keep(self._intake.taken_in())
@@ -128,12 +146,13 @@ class Filesystem:
         """Free what open files hold on local disk: the bucket was deleted, and nothing can be
         saved any more.  Returns the bytes that are lost by that."""
         lost = self.pending_bytes()
-        self.commits.abandon(self.handles.files())
+        self.unsaved.abandon(self.handles.files())
+        self.mounted.journal.close()
         return lost
 
     def pending_bytes(self) -> int:
         """Bytes that programs wrote and JetStream has not acknowledged."""
-        return self.commits.pending_bytes(self.handles.files())
+        return self.unsaved.bytes(self.handles.files)
 
     # -- `Served`, for a mount of this bucket alone -----------------------------------------------
 

@@ -24,6 +24,7 @@ from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.files import Files, new_file
 from natsfs.filesystem.hardlinks import Hardlinks
+from natsfs.filesystem.journaling import Journaling
 from natsfs.filesystem.links import MAX_TARGET, native_link, neighbour_of
 from natsfs.filesystem.naming import Naming, both, meta_of, name_of, names_of, subtree
 from natsfs.filesystem.publisher import Publisher
@@ -47,6 +48,7 @@ class Changes:
         commits: Commits,
         claims: Claims,
         hardlinks: Hardlinks,
+        journaling: Journaling,
         times: Times,
     ) -> None:
         self._m = mounted
@@ -57,6 +59,7 @@ class Changes:
         self._commits = commits
         self._claims = claims
         self._hardlinks = hardlinks
+        self._journaling = journaling
         self._times = times
 
     async def setattr(
@@ -169,6 +172,7 @@ class Changes:
         if leaf.parent is not None:
             self._m.notifier.changed(self._m.namespace.detach(leaf))
             self._times.name_changed(leaf)
+            self._journaling.moved(leaf)
 
     async def rmdir(self, parent: Directory, name: bytes) -> None:
         """Remove an empty directory.

@@ -1,8 +1,5 @@
-"""The commit of what was written, and what becomes of files that cannot be saved.
-
-A commit makes the bytes of an open file the object's version and returns when JetStream has
-acknowledged (W1).  What cannot be saved when the last handle goes is kept, and tried again until
-the mount ends; nothing is thrown away in silence (W7).
+"""The commit of what was written: it makes the bytes of an open file the object's version, and
+returns when JetStream has acknowledged (W1).
 
 Concurrency: `commit` holds the file's lock and the reservation of its name; writes go on meanwhile
 and leave the file dirty, but those to an outflow wait.  After the wait for the reservation the file
@@ -12,26 +9,24 @@ may have been unlinked.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-
-import trio
 
 from natsfs.data.outflow import Outflow
 from natsfs.data.reader import VersionReader
 from natsfs.errors import (
     ConflictError,
     ConflictKnown,
-    NatsfsError,
-    ReadOnlyError,
     StaleVersion,
+    WrongRevision,
 )
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.appending import put_behind
 from natsfs.filesystem.conflicts import Conflicts, SupersededError
 from natsfs.filesystem.contents import read, rest_on
+from natsfs.filesystem.journaling import Journaling
 from natsfs.filesystem.naming import name_of
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted
@@ -39,7 +34,7 @@ from natsfs.handles import OpenFile
 from natsfs.store.contention import Contention
 from natsfs.store.model import MetaWrite, ObjectInfo
 from natsfs.store.primitives import Data, Place
-from natsfs.tree.nodes import EntryChange, Leaf, NodeChange
+from natsfs.tree.nodes import Leaf, NodeChange
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +42,17 @@ log = logging.getLogger(__name__)
 #: against what the store keeps in flight.
 COMMIT_PIECE = 1024 * 1024
 
-#: Seconds between attempts to save what could not be saved when it was closed.
-RETRY_UNSAVED = 5.0
-
 
 class Commits:
     """Saves files."""
 
-    def __init__(self, mounted: Mounted, publisher: Publisher) -> None:
+    def __init__(self, mounted: Mounted, publisher: Publisher, journaling: Journaling) -> None:
         self._m = mounted
         self._publisher = publisher
+        self._journaling = journaling
         self._conflicts = Conflicts(mounted)
         #: Files that nobody has open any more and whose bytes are not acknowledged.
-        self._unsaved: set[OpenFile] = set()
+        self.waiting: set[OpenFile] = set()
 
     async def commit(self, file: OpenFile) -> None:
         """Make what was written the object's version, and return when JetStream has it (W1).
@@ -77,7 +70,7 @@ class Commits:
             async with self._m.reservations.hold(lambda: name_of(leaf.heir)):
                 if leaf.heir.parent is not None and file.dirty:
                     await self._commit(file, leaf)
-                self._unsaved.discard(file)
+                self.waiting.discard(file)
 
     async def _commit(self, file: OpenFile, leaf: Leaf) -> None:
         contention = Contention(self._m.store.timeout)
@@ -86,7 +79,7 @@ class Commits:
                 pass
         except ConflictError:
             self._conflicts.give_way(file)
-            self._unsaved.discard(file)
+            self.waiting.discard(file)
             raise
 
     async def _save(self, file: OpenFile, leaf: Leaf, contention: Contention) -> bool:
@@ -95,8 +88,9 @@ class Commits:
             self._reclaim(file, leaf)
             await self._store(file, leaf, contention)
         except SupersededError as superseded:
-            with self._reading(file) as stream:
+            with self.reading(file) as stream:
                 await put_behind(self._m, file, stream, superseded.version)
+            self._journaling.saved(file)
             if file.content is None and file.changes == 1:
                 # Nothing but its creation waited here, and it exists.
                 file.committed = file.changes
@@ -136,6 +130,7 @@ class Commits:
         file.replaces = info.nuid
         if file.content is outflow:
             file.content = None
+        self._journaling.saved(file)
         if not file.dirty:
             leaf.attributes = replace(attributes_of(self._m, leaf), ctime_ns=info.time_ns)
             if not size:
@@ -146,10 +141,15 @@ class Commits:
         self, file: OpenFile, outflow: Outflow | None, size: int, place: Place
     ) -> tuple[ObjectInfo, ...]:
         name = file.leaf.object_name
+
+        async def noted(version: ObjectInfo, lost: WrongRevision | None) -> Sequence[MetaWrite]:
+            self._journaling.about_to_store(file, version.nuid)
+            return await place(version, lost)
+
         if outflow is not None:
-            return await outflow.commit(name, place)
+            return await outflow.commit(name, noted)
         async with aclosing(self._content(file, size)) as source:
-            return await self._m.store.upload_version(name, source, place)
+            return await self._m.store.upload_version(name, source, noted)
 
     def _reclaim(self, file: OpenFile, leaf: Leaf) -> None:
         """Another client wrote a version between the opening of *leaf* and now.  The last commit
@@ -173,69 +173,13 @@ class Commits:
             return False
         return current.nuid not in (file.base.nuid, file.replaces)
 
-    async def retry_unsaved(self) -> None:
-        """Try again what could not be saved, until cancelled."""
-        while True:
-            await trio.sleep(RETRY_UNSAVED)
-            for file in list(self._unsaved):
-                await self.commit_or_keep(file)
-                self.let_go(file)
-
-    async def finish(self, files: list[OpenFile]) -> int:
-        """Commit *files* and everything unsaved because the mount ends; return how many failed."""
-        for file in [*files, *self._unsaved]:
-            await self.commit_or_keep(file)
-            self.let_go(file)
-        return len(self._unsaved)
-
-    def abandon(self, files: list[OpenFile]) -> None:
-        """Forget what *files* and those unsaved have on local disk: there is no bucket for it."""
-        for file in {*files, *self._unsaved}:
-            if file.content is not None:
-                file.content.close()
-        self._unsaved.clear()
-
-    def pending_bytes(self, files: list[OpenFile]) -> int:
-        """How many bytes JetStream has not acknowledged, in *files* and in those unsaved."""
-        waiting = {file for file in (*files, *self._unsaved) if file.dirty}
-        return sum(file.size for file in waiting if file.leaf.heir.parent is not None)
-
-    async def commit_or_keep(self, file: OpenFile) -> None:
-        try:
-            await self.commit(file)
-        except ReadOnlyError as error:
-            self._abandon(file, error)
-        except ConflictError as error:
-            log.error("%s", error)
-        except NatsfsError as error:
-            if file not in self._unsaved:
-                name = file.leaf.object_name
-                log.error("%r is not saved yet and will be tried again: %s", name, error)
-            self._unsaved.add(file)
-
-    def _abandon(self, file: OpenFile, error: ReadOnlyError) -> None:
-        """The bucket was sealed: what was written can never be stored.  close(2) has said so; the
-        tree goes back to what the bucket holds, instead of showing what is in no bucket."""
-        leaf = file.leaf
-        log.error("%r cannot be saved, its changes are dropped: %s", leaf.object_name, error)
-        file.committed = file.changes
-        self._unsaved.discard(file)
-        file.pages_true = False
-        if leaf.info is not None:
-            leaf.attributes = None
-            self._m.notifier.changed([NodeChange(leaf)])
-        elif leaf.parent is not None:
-            parent, name = leaf.parent, leaf.name
-            changes = self._m.namespace.detach(leaf)
-            self._m.notifier.changed([EntryChange(parent, name, gone=leaf), *changes])
-
     async def _content(self, file: OpenFile, size: int) -> AsyncGenerator[Data, None]:
-        with self._reading(file) as stream:
+        with self.reading(file) as stream:
             for start in range(0, size, COMMIT_PIECE):
                 yield await read(file, stream, start, min(COMMIT_PIECE, size - start))
 
     @contextmanager
-    def _reading(self, file: OpenFile) -> Iterator[Callable[[], VersionReader]]:
+    def reading(self, file: OpenFile) -> Iterator[Callable[[], VersionReader]]:
         """A reader of what is below *file*, which is opened when it is asked for first."""
         streams: list[VersionReader] = []
 
@@ -261,9 +205,10 @@ class Commits:
         if file.handles or file.leaf.file is not file:
             return
         if file.dirty and file.leaf.heir.parent is not None:
-            self._unsaved.add(file)
+            self.waiting.add(file)
             return
-        self._unsaved.discard(file)
+        self.waiting.discard(file)
+        self._journaling.ended(file)
         file.leaf.file = None
         file.leaf.cached = file.base.nuid if file.pages_true and file.base is not None else ""
         if file.content is not None:

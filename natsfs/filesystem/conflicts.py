@@ -96,13 +96,20 @@ class Conflicts:
         leaf.successor = successor if isinstance(successor, Leaf) else None
 
 
-def kept_name(component: bytes, host: str, at_ns: int, taken: Callable[[bytes], bool]) -> bytes:
+def kept_name(
+    component: bytes,
+    host: str,
+    at_ns: int,
+    taken: Callable[[bytes], bool],
+    word: str = "conflict",
+) -> bytes:
     """The name under which the version of *component* is kept that *host* replaced at *at_ns*: one
-    that is not *taken*, of at most 255 bytes, with the extension left visible."""
+    that is not *taken*, of at most 255 bytes, with the extension left visible.  *word* says why it
+    is kept."""
     host = re.sub(r"[^A-Za-z0-9._-]", "_", host)[:LONGEST_HOST] or "unknown"
     when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at_ns // 10**9))
     for number in count(1):
-        ending = f".conflict-{host}-{when}" + (f"-{number}" if number > 1 else "")
+        ending = f".{word}-{host}-{when}" + (f"-{number}" if number > 1 else "")
         name = _shortened(component, MAX_COMPONENT - len(ending)) + ending.encode()
         if not taken(name):
             return name

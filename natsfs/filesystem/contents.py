@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from natsfs.data.coverage import Held
 from natsfs.data.outflow import GAP, Outflow
 from natsfs.data.reader import VersionReader
 from natsfs.data.small import SMALL_BYTES, Small
-from natsfs.data.spool import Held, Spool
+from natsfs.data.spool import Spool
+from natsfs.filesystem.journaling import is_named
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import OpenFile
 from natsfs.store.model import ObjectInfo
@@ -50,13 +52,16 @@ class Contents:
                 return
             await self.settled(file)
 
-    def write(self, file: OpenFile, start: int, data: bytes) -> None:
+    def write(self, file: OpenFile, start: int, data: bytes) -> bool:
         """Put *data* at *start*; a gap behind the old end reads as zeros.
 
+        Gives whether a spool held bytes there already.
         Errors: those of `Spool.write` and `Outflows.begin`.
         """
         content = self._writable(file, start, start + len(data))
+        held = isinstance(content, Spool) and content.coverage.holds(start, start + len(data))
         content.write(start, data)
+        return held
 
     def truncate(self, file: OpenFile, size: int) -> None:
         """Set the size.  What is cut off is forgotten: growing again brings zeros.
@@ -88,10 +93,10 @@ class Contents:
             grows = stop > content.size
             if not grows or (stop <= SMALL_BYTES and not self._shared.memory.full):
                 return content
-            if _is_named(file) and content.size <= start <= content.size + GAP:
+            if is_named(file) and content.size <= start <= content.size + GAP:
                 return self._begin(file, content)
         elif isinstance(content, Outflow):
-            if not cut and _is_named(file) and content.fits(start):
+            if not cut and is_named(file) and content.fits(start):
                 return content
         elif content is not None:
             return content
@@ -110,7 +115,7 @@ class Contents:
         content = file.content
         stored = content.stored() if isinstance(content, Outflow) else None
         below = file.size if content is None else stored.size if stored is not None else 0
-        spool = Spool(self._m.spool_directory, below)
+        spool = self._m.journal.spool(below)
         try:
             if isinstance(content, Outflow):
                 content.pour(spool)
@@ -125,11 +130,6 @@ class Contents:
             content.close()
         file.content = spool
         return spool
-
-
-def _is_named(file: OpenFile) -> bool:
-    """Whether *file* will be committed, and not go with its last handle (W5)."""
-    return file.leaf.heir.parent is not None
 
 
 def rest_on(mounted: Mounted, file: OpenFile, version: ObjectInfo) -> None:

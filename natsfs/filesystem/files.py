@@ -1,7 +1,8 @@
 """Files: open, create, read, write, truncate.
 
 The only module that knows when bytes are sent: at the flush of a descriptor that may write, at
-fsync, and at a truncation by path, each of which returns when JetStream has acknowledged (W1).
+fsync, and at a truncation by path, each of which returns when JetStream has acknowledged (W1), or,
+with writeback, when the disk has what a closed descriptor wrote (W8).
 
 Concurrency: open and create are atomic.  A write waits for room first; then it is, too.
 """
@@ -27,8 +28,10 @@ from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import AttributeChanges, Attributes
 from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.contents import Contents, read
+from natsfs.filesystem.journaling import Journaling
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
+from natsfs.filesystem.unsaved import Unsaved
 from natsfs.filesystem.walks import Walks
 from natsfs.handles import SUPERUSER, Caller, FileHandle, OpenFile
 from natsfs.store.primitives import Data
@@ -46,9 +49,18 @@ MAX_HOLE = 16 * 1024**3
 class Files:
     """Open files of one mount."""
 
-    def __init__(self, mounted: Mounted, commits: Commits, times: Times) -> None:
+    def __init__(
+        self,
+        mounted: Mounted,
+        commits: Commits,
+        unsaved: Unsaved,
+        journaling: Journaling,
+        times: Times,
+    ) -> None:
         self._m = mounted
         self._commits = commits
+        self._unsaved = unsaved
+        self._journaling = journaling
         self._times = times
         self._contents = Contents(mounted)
         self._walks = Walks(mounted)
@@ -113,21 +125,22 @@ class Files:
         return handle, leaf
 
     async def flush(self, handle: FileHandle) -> None:
-        """A descriptor of *handle* is being closed: commit.  Errors: of `commit`."""
+        """A descriptor of *handle* is being closed: commit, now or, where the mount is to write
+        back, later.  Errors: of `commit`."""
         handle.heard_of()
         if handle.commits:
-            await self._commits.commit(handle.file)
+            await self._unsaved.close(handle.file)
 
     async def fsync(self, handle: FileHandle) -> None:
         """Commit, whoever wrote.  Errors: of `commit`."""
         handle.heard_of()
-        await self._commits.commit(handle.file)
+        await self._unsaved.sync(handle.file)
 
     async def release(self, handle: FileHandle) -> None:
         """The last descriptor of *handle* is gone.  Raises nothing: nobody would hear of it."""
         file = handle.file
-        if handle.commits and file.dirty:
-            await self._commits.commit_or_keep(file)
+        if handle.commits:
+            await self._unsaved.release(file)
         if handle.stream is not None:
             handle.stream.close()
         if handle.was_read and not handle.silent:
@@ -175,16 +188,18 @@ class Files:
             raise BadHandle("not open for writing")
         file = handle.file
         handle.heard_of()
+        await self._unsaved.before_change(file)
         await self._contents.room(file)
         leaf, end, start = file.leaf, file.size, offset
         if handle.append and leaf.told_size != end and offset >= leaf.told_size:
             # The kernel takes the end from the size that it has, which another client changed.
             start = end
         _check_growth(file, start, start + len(data))
-        self._contents.write(file, start, data)
+        held = self._contents.write(file, start, data)
         if not handle.append or start != end:
             file.appended_from = None
         self._changed(file, handle.caller)
+        self._journaling.wrote(file, start, data, held=held)
         leaf.told_size = max(leaf.told_size, offset + len(data))
         if start != offset:
             # The kernel has put the bytes into pages where they are not; a size that is not its own
@@ -206,6 +221,8 @@ class Files:
         while await self._contents.settled(file):
             file = handle.file if handle is not None else self._acquire(node)
         try:
+            if size:
+                await self._unsaved.before_change(file)
             self._truncate(file, size, caller)
             if not any(other.writable for other in file.handles):
                 await self._commits.commit(file)
@@ -219,6 +236,7 @@ class Files:
             return False
         leaf.attributes = changes.apply(attributes_of(self._m, leaf), now_ns())
         file.changes += 1
+        self._journaling.described(file)
         return True
 
     # -- inside -----------------------------------------------------------------------------------
@@ -234,9 +252,12 @@ class Files:
 
     def _truncate(self, file: OpenFile, size: int, caller: Caller) -> None:
         _check_growth(file, size, size)
+        if not size:
+            self._journaling.keep_promised(file)
         self._contents.truncate(file, size)
         file.appended_from = None
         self._changed(file, caller)
+        self._journaling.cut(file, size)
         file.leaf.told_size = size
 
     def _changed(self, file: OpenFile, caller: Caller) -> None:

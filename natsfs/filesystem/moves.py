@@ -22,6 +22,7 @@ from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.claims import Claims
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.hardlinks import Hardlinks, retargeted
+from natsfs.filesystem.journaling import Journaling
 from natsfs.filesystem.links import native_link, neighbour_of
 from natsfs.filesystem.naming import Naming, both, name_of
 from natsfs.filesystem.publisher import Publisher
@@ -71,6 +72,7 @@ class Moves:
         relocation: Relocation,
         claims: Claims,
         hardlinks: Hardlinks,
+        journaling: Journaling,
         times: Times,
     ) -> None:
         self._m = mounted
@@ -80,6 +82,7 @@ class Moves:
         self._relocation = relocation
         self._claims = claims
         self._hardlinks = hardlinks
+        self._journaling = journaling
         self._times = times
 
     async def rename(
@@ -117,6 +120,7 @@ class Moves:
                 await self._exchange(places)
             else:
                 await self._move(places, replace_allowed=not flags)
+            self._journaling.moved(source.node, target.node)
             if isinstance(source.node, Leaf):
                 await self._claims.withdraw(source.node, left)
         for directory in (parent, new_parent):

@@ -14,6 +14,7 @@ from typing import Protocol
 import trio
 
 from natsfs.config import ConflictConfig, TreeConfig
+from natsfs.data.journal import Journal
 from natsfs.data.outflow import Outflows
 from natsfs.data.reader import ObjectReader
 from natsfs.errors import ReadOnlyError
@@ -121,7 +122,7 @@ class Mounted:
     reservations: Reservations
     tree: TreeConfig
     root: PurePosixPath
-    spool_directory: Path
+    journal: Journal
     conflict: ConflictConfig = field(default_factory=ConflictConfig)
     read_only: str | None = None
     notifier: Notifier = field(default_factory=SilentNotifier)
@@ -154,6 +155,8 @@ class Mounted:
     tree_directory: Path | None = None
     #: Called when the bucket was found to be gone.
     on_gone: Callable[[], None] = lambda: None
+    #: Whether close(2) returns when the bytes are in the journal (W8).
+    writeback: bool = False
     #: What mount(8) calls noatime and nodiratime: the kernel leaves atime to FUSE's servers.
     noatime: bool = False
     nodiratime: bool = False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from pathlib import PurePosixPath
 
 import trio
@@ -10,8 +12,10 @@ import trio
 from natsfs.buckets import AllBuckets
 from natsfs.config import MountConfig
 from natsfs.data.cache import BlockCache
+from natsfs.data.journal import Journal
 from natsfs.data.outflow import Outflows
 from natsfs.data.reader import ObjectReader
+from natsfs.data.runs import About, Run
 from natsfs.errors import BucketNotFoundError, ExistsError
 from natsfs.filesystem import Filesystem, Mounted, Served
 from natsfs.filesystem.attributes import is_hard_link
@@ -80,7 +84,8 @@ def _compose(
         reservations=Reservations(),
         tree=config.tree,
         root=PurePosixPath(config.directory),
-        spool_directory=config.cache.directory / "spool",
+        journal=Journal(Run(config.cache.directory, _about(config, status)), store.timeout),
+        writeback=config.writeback,
         tree_directory=config.cache.directory,
         read_only_mount=config.read_only,
         conflict=config.conflict,
@@ -91,3 +96,15 @@ def _compose(
     if mounted.read_only is not None and not config.read_only:
         log.info("%s: mounted read-only", mounted.read_only)
     return mounted
+
+
+def _about(config: MountConfig, status: BucketStatus) -> About:
+    return About(
+        bucket=status.bucket,
+        identity=status.identity,
+        source=config.source,
+        directory=str(config.directory),
+        host=config.conflict.host,
+        pid=os.getpid(),
+        began_ns=time.time_ns(),
+    )

@@ -6,7 +6,7 @@ import os
 import time
 
 from natsfs.config import MountConfig, ServerConfig
-from natsfs.control import MalformedEntry, MountStatus, server_status
+from natsfs.control import LeftBehind, MalformedEntry, MountStatus, server_status
 from natsfs.filesystem import Served
 from natsfs.store.session import Session
 
@@ -26,6 +26,7 @@ class Status:
     async def answer(self) -> MountStatus:
         running = self._served.running()
         mounted = [filesystem.mounted for filesystem in running.values()]
+        left = [one for filesystem in running.values() for one in filesystem.recovery.left]
         status = MountStatus(
             source=self._config.source or self._config.bucket,
             directory=str(self._config.directory),
@@ -36,6 +37,7 @@ class Status:
             read_only=self._served.read_only,
             objects=sum(len(one.namespace) for one in mounted),
             pending=sum(filesystem.pending_bytes() for filesystem in running.values()),
+            left=LeftBehind(files=len(left), bytes=sum(one.size for one in left)),
             server=server_status(self._server),
             malformed=[
                 MalformedEntry(name=subject, reason=event.reason)

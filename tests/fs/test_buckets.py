@@ -21,8 +21,8 @@ from natsfs.buckets import AllBuckets
 from natsfs.config import CacheConfig, MountConfig, ServerConfig, TreeConfig
 from natsfs.errors import ConnectionLost, NatsfsError, PermissionsError
 from natsfs.filesystem.times import Times
-from natsfs.mount import finish as finish_all
 from natsfs.mount.build import build
+from natsfs.mount.ending import Ending
 from natsfs.operations.handlers import KEPT, Operations
 from natsfs.store.memory import MemoryManager, MemoryStore
 from natsfs.store.memory_stream import Publish
@@ -408,6 +408,7 @@ async def test_the_way_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.expects_log("bucket bad could not be finished")
+@pytest.mark.expects_log("1 files of bucket bad, 4 bytes, could not be saved")
 async def test_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """W7: when the mount ends, what is written in each bucket is stored, whatever fails in
     others."""
@@ -425,6 +426,6 @@ async def test_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyError("unforeseen")
 
         monkeypatch.setattr(mount.served.running()["bad"], "finish", finish)
-        await finish_all(mount.served, 20.0)
+        await Ending(mount.served, 20.0).run()
         for name in ("one", "two"):
             assert (await stores[name].get_info("f")).size == 4

@@ -16,7 +16,7 @@ from natsfs.errors import (
     NotFoundError,
     RequestTimeout,
 )
-from natsfs.filesystem import commits
+from natsfs.filesystem import unsaved
 from tests.fs.world import DEADLINE, World
 
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -91,7 +91,7 @@ async def test_clean_files_are_not_sent(world: World) -> None:
 async def test_failed_flush(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """W1, W7: flush reports that nothing was acknowledged; the bytes are kept, counted, readable,
     and saved as soon as that works again."""
-    monkeypatch.setattr(commits, "RETRY_UNSAVED", 0.01)
+    monkeypatch.setattr(unsaved, "RETRY", 0.01)
     world.manager.fail = lambda operation, name: (
         RequestTimeout("no answer") if operation == "upload" else None
     )
@@ -321,12 +321,11 @@ async def test_create_in_a_directory_that_is_gone(world: World) -> None:
 async def test_spool_cannot_be_made(world: World) -> None:
     """W3: a write that the local disk has no place for fails, and leaves the file as it was."""
     await world.write("f", b"data")
-    spools = world.fs.mounted.spool_directory
-    spools.write_text("in the way")
+    world.break_disk()
     async with world.opened("f", os.O_RDWR) as handle:
         with pytest.raises(NatsfsError):
             await world.fs.files.write(handle, 1, b"x")
         assert await world.read_from(handle) == b"data"
-        spools.unlink()
+        world.mend_disk()
         await world.fs.files.write(handle, 1, b"x")
     assert await world.foreign.get("f") == b"dxta"

@@ -202,8 +202,7 @@ async def test_a_full_disk(world: World) -> None:
     data = pattern(LARGE)
     async with world.opened("f", CREATE) as handle:
         await write(world, handle, data)
-        spools = world.fs.mounted.spool_directory
-        spools.write_text("in the way")
+        world.break_disk()
         with pytest.raises(NatsfsError):
             await world.fs.files.write(handle, 0, b"x")
         assert await world.read_from(handle) == data

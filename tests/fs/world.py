@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -19,8 +19,10 @@ import trio.testing
 
 from natsfs.config import CacheConfig, ConflictConfig, ConflictPolicy, TreeConfig
 from natsfs.data.cache import BlockCache
+from natsfs.data.journal import Journal
 from natsfs.data.outflow import Outflows
 from natsfs.data.reader import ObjectReader
+from natsfs.data.runs import About, Run
 from natsfs.errors import NotFoundError
 from natsfs.filesystem import Filesystem, Mounted
 from natsfs.filesystem.attributes import AttributeChanges, Attributes, is_hard_link
@@ -36,6 +38,8 @@ from natsfs.store.wire import chunk_subject, meta_prefix, meta_subject, new_nuid
 from natsfs.tree.inodes import InodeTable
 from natsfs.tree.namespace import Namespace
 from natsfs.tree.nodes import Change, Directory, Leaf, Node, info_of, walk
+
+_ABOUT = About("bucket", "bucket@1", "memory", "/mnt", "this host", os.getpid(), 10**18)
 
 #: Seconds until a condition must have come true.
 DEADLINE = 20.0
@@ -134,6 +138,18 @@ class World:
     @property
     def root(self) -> Directory:
         return self.fs.mounted.namespace.root
+
+    def break_disk(self) -> None:
+        """Nothing new can be made on local disk from now on."""
+        parent = self.fs.mounted.journal.parent
+        if parent.exists():
+            parent.rename(parent.with_name("away"))
+        parent.parent.mkdir(parents=True, exist_ok=True)
+        parent.write_text("in the way")
+
+    def mend_disk(self) -> None:
+        """It can be again."""
+        self.fs.mounted.journal.parent.unlink()
 
     # -- paths ------------------------------------------------------------------------------------
 
@@ -315,7 +331,7 @@ class World:
         assert len(self.fs.mounted.inodes) == 1
         assert self.fs.pending_bytes() == 0
         self._check_chunks(listed.values())
-        self._check_spools()
+        self._check_journal()
 
     def _check_chunks(self, listed: Iterable[ObjectInfo]) -> None:
         """Nothing is left over, once what waits to be purged is."""
@@ -326,13 +342,10 @@ class World:
         stored = {s for s in self.store.stream._subjects if not s.startswith(meta_prefix(bucket))}
         assert stored == wanted
 
-    def _check_spools(self) -> None:
-        spools = str(self.fs.mounted.spool_directory)
-        links = []
-        for descriptor in Path("/proc/self/fd").iterdir():
-            with suppress(FileNotFoundError):  # a thread of the cache has closed it
-                links.append(os.readlink(descriptor))
-        assert [link for link in links if link.startswith(spools)] == []
+    def _check_journal(self) -> None:
+        """Nothing is left of what was written."""
+        assert len(self.fs.mounted.journal) == 0
+        assert list(self.fs.mounted.journal.parent.glob("*")) == []
 
 
 @asynccontextmanager
@@ -344,18 +357,28 @@ async def mounted(
     store: MemoryStore | None = None,
     purge_delay: float = 0.0,
     conflict: ConflictPolicy = ConflictPolicy.LAST,
+    writeback: bool = False,
+    dies: bool = False,
 ) -> AsyncIterator[World]:
-    """A bucket, new unless it is *store*, mounted; at the end it is unmounted and checked."""
+    """A bucket, new unless it is *store*, mounted; at the end it is unmounted and checked, or its
+    process *dies*."""
     manager = manager or MemoryManager()
     store = store or await manager.create(config)
     async with trio.open_nursery() as nursery:
         together = await compose(store, directory, purge_delay, nursery)
         together.conflict = ConflictConfig(conflict, "this host")
+        together.writeback = writeback
         fs = Filesystem(together)
         await fs.start(nursery)
         world = World(manager, store, fs)
         yield world
+        if dies:
+            nursery.cancel_scope.cancel()
+            if together.journal._run._lock >= 0:
+                os.close(together.journal._run._lock)
+            return
         assert await fs.finish() == 0
+        assert together.journal.close() == 0
         await world.settle()
         await world.check()
         nursery.cancel_scope.cancel()
@@ -380,7 +403,7 @@ async def compose(
         reservations=Reservations(),
         tree=TreeConfig(uid=1000, gid=1000),
         root=PurePosixPath("/mnt"),
-        spool_directory=directory / "spool",
+        journal=Journal(Run(directory, _ABOUT), store.timeout),
         tree_directory=directory,
     )
     mounted.adopt(status)

@@ -150,6 +150,7 @@ def test_the_daemon_is_killed_half_way(mounter: Mounter, py: ForeignClient) -> N
         mount.kill()
     assert py.get("file") == b"old"
     again = mounter()
+    again.expect_trouble("wait in the journal")
     assert (again.directory / "file").read_bytes() == b"old"
 
 

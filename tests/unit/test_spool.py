@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natsfs.data.spool import Base, Held, Spool
+from natsfs.data.coverage import Base, Held
+from natsfs.data.spool import Spool
 from natsfs.errors import CacheError, FileTooBig, NoSpaceError
 
 #: Small numbers, so that edges meet.
@@ -196,21 +197,15 @@ def test_unusable_directory_is_an_error(tmp_path: Path) -> None:
         Spool(tmp_path / "file", 0)
 
 
-def test_file_system_without_nameless_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """W3: where O_TMPFILE is not offered the spool's file loses its name at once."""
-    real = os.open
-
-    def refuse(path: str, flags: int, *mode: int) -> int:
-        if flags & os.O_TMPFILE == os.O_TMPFILE:
-            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-        return real(path, flags, *mode)
-
-    monkeypatch.setattr(os, "open", refuse)
+def test_its_file_goes_with_it(tmp_path: Path) -> None:
+    """W7: the spool's file has a name for as long as the spool is open, unless it is to stay."""
     spool = Spool(tmp_path / "new", 0)
     spool.write(3, b"x")
-    assert spool.read(0, 4) == b"\0\0\0x"
-    assert not list((tmp_path / "new").iterdir())
+    assert list((tmp_path / "new").iterdir()) == [spool.path]
     spool.close()
+    assert not spool.path.exists()
+    kept = Spool(tmp_path / "new", 0)
+    kept.keep()
+    kept.close()
+    assert kept.path.exists()
     spool.close()

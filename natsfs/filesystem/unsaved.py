@@ -1,0 +1,238 @@
+"""What becomes of files that are not saved when their last handle goes: they wait, and nothing is
+thrown away in silence (W7).
+
+Some wait because saving them failed; they are tried again, now and then, until the mount ends.
+With *writeback* (W8) all do: close(2) returns when the disk has the bytes, and they are saved one
+after the other, in the order in which they were closed.
+
+Concurrency: one task saves what waits; `settle` and `finish` may do so at the same time, as every
+commit has the file's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from natsfs.data.outflow import Outflow
+from natsfs.data.spool import Spool
+from natsfs.errors import (
+    ConflictError,
+    ConnectionLost,
+    NatsfsError,
+    NoSpaceError,
+    QuotaExceededError,
+    ReadOnlyError,
+    RequestTimeout,
+)
+from natsfs.filesystem.commits import Commits
+from natsfs.filesystem.journaling import Journaling, is_named
+from natsfs.filesystem.state import Mounted
+from natsfs.handles import OpenFile
+from natsfs.tree.nodes import EntryChange, NodeChange
+
+log = logging.getLogger(__name__)
+
+#: Seconds between attempts to save what could not be saved when it was closed.
+RETRY = 5.0
+
+#: Bytes that may wait with *writeback* before close(2) waits, too: some seconds of a fast server,
+#: and the most that is lost with the disk of this host.
+MOST_BYTES = 1024**3
+
+#: Files that may wait: each of them keeps some KiB of memory.
+MOST_FILES = 10_000
+
+#: What would prevent the saving of any other file as well.
+_OF_THE_SERVER = (RequestTimeout, ConnectionLost, NoSpaceError, QuotaExceededError)
+
+
+class Unsaved:
+    """The files that wait."""
+
+    def __init__(self, mounted: Mounted, commits: Commits, journaling: Journaling) -> None:
+        self._m = mounted
+        self._commits = commits
+        self._journaling = journaling
+        #: Those to be tried at once, in this order, and how many bytes they have.
+        self._due: dict[OpenFile, int] = {}
+        self._due_bytes = 0
+        self._wake = trio.Event()
+
+    # -- the end of a file ------------------------------------------------------------------------
+
+    async def close(self, file: OpenFile) -> None:
+        """A descriptor that may write is being closed.  Errors: those of `Commits.commit`."""
+        if not (self._m.writeback and await self._defer(file)):
+            await self._commit(file, closed=True)
+
+    async def sync(self, file: OpenFile) -> None:
+        """Commit *file*, and before it what was closed before (W8).  Errors: of `commit`."""
+        for other in list(self._due):
+            if other is not file:
+                await self._try(other)
+        await self._commit(file, closed=False)
+
+    async def before_change(self, file: OpenFile) -> None:
+        """A large file is written again before what its close has promised to store is stored: that
+        comes first (W8).  Errors: those of `Commits.commit`."""
+        large = isinstance(file.content, Spool | Outflow)
+        if large and self._journaling.has_promised(file):
+            self._take_out(file)
+            await self._commits.commit(file)
+
+    async def release(self, file: OpenFile) -> None:
+        """The last descriptor of a handle that may write is gone."""
+        if file.dirty and file not in self._due:
+            await self._commit_or_keep(file)
+
+    def take(self, file: OpenFile) -> None:
+        """*file*, which nobody has open, is to be saved."""
+        self._commits.waiting.add(file)
+        self._hurry(file)
+
+    async def _commit(self, file: OpenFile, *, closed: bool) -> None:
+        self._take_out(file)
+        try:
+            await self._commits.commit(file)
+        except NatsfsError as error:
+            # The program hears that it failed; what it wrote stays, and is tried again.
+            if not isinstance(error, ReadOnlyError | ConflictError):
+                await self._journaling.kept(file, closed=closed)
+            raise
+
+    async def _defer(self, file: OpenFile) -> bool:
+        """Whether *file* can be saved later, because the disk has it."""
+        if not file.dirty or not is_named(file):
+            return True
+        files = max(len(self._due), len(self._commits.waiting))
+        if file.lock.locked() or files >= MOST_FILES or self._due_bytes > MOST_BYTES:
+            return False
+        if self._m.read_only is not None or not await self._journaling.kept(file, closed=True):
+            return False
+        self._hurry(file)
+        return True
+
+    def _hurry(self, file: OpenFile) -> None:
+        self._take_out(file)
+        self._due[file] = file.size
+        self._due_bytes += file.size
+        self._wake.set()
+
+    def _take_out(self, file: OpenFile) -> None:
+        self._due_bytes -= self._due.pop(file, 0)
+
+    # -- saving what waits ------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Save what waits, until cancelled."""
+        retry_at = trio.current_time() + RETRY
+        while True:
+            with trio.move_on_at(retry_at):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            while self._due and await self._try(next(iter(self._due))):
+                pass
+            if trio.current_time() >= retry_at:
+                for file in [*self._due, *self._commits.waiting]:
+                    if not await self._try(file):
+                        break
+                retry_at = trio.current_time() + RETRY
+
+    async def _try(self, file: OpenFile) -> bool:
+        """Save *file*.  False if the server is what prevents it: what was closed after it then has
+        to wait, too."""
+        in_order = file in self._due
+        self._take_out(file)
+        if any(handle.writable for handle in file.handles):
+            return True  # its close comes here again, and until then it may be half written
+        error = await self._commit_or_keep(file)
+        self._commits.let_go(file)
+        if not isinstance(error, _OF_THE_SERVER):
+            return True
+        if in_order and file not in self._due:
+            self._due = {file: file.size, **self._due}
+            self._due_bytes += file.size
+        return False
+
+    async def finish(self, files: list[OpenFile]) -> int:
+        """Commit *files* and everything that waits because the mount ends; return how many failed.
+
+        Cancelling it leaves what is not saved in the journal.
+        """
+        for file in [*self._due, *files, *self._commits.waiting]:
+            await self._commit_or_keep(file)
+            self._commits.let_go(file)
+        return len(self._commits.waiting)
+
+    def abandon(self, files: list[OpenFile]) -> None:
+        """Forget what *files* and those that wait have on local disk: there is no bucket for it."""
+        for file in {*files, *self._commits.waiting}:
+            if file.content is not None:
+                file.content.close()
+            self._journaling.ended(file)
+        self._commits.waiting.clear()
+        self._due, self._due_bytes = {}, 0
+
+    def bytes(self, files: Callable[[], list[OpenFile]] = list) -> int:
+        """How many bytes JetStream has not acknowledged, in *files* and in those that wait."""
+        waiting = {file for file in (*files(), *self._commits.waiting, *self._due) if file.dirty}
+        return sum(file.size for file in waiting if is_named(file))
+
+    def stored_bytes(self) -> int:
+        """How many bytes of those that wait JetStream has acknowledged already."""
+        contents = (file.content for file in (*self._commits.waiting, *self._due))
+        return sum(c.acknowledged for c in contents if isinstance(c, Outflow))
+
+    async def _commit_or_keep(self, file: OpenFile) -> NatsfsError | None:
+        """Commit *file*; what prevents it is logged and given back."""
+        promised = file.entry is not None and file.entry.closed
+        try:
+            await self._commits.commit(file)
+        except ReadOnlyError as error:
+            self._give_up(file, error, promised=promised)
+            return error
+        except ConflictError as error:
+            log.error("%s", error)
+            if promised:
+                self._set_aside(file, str(error))
+            return error
+        except NatsfsError as error:
+            if file not in self._commits.waiting:
+                name = file.leaf.object_name
+                log.error("%r is not saved yet and will be tried again: %s", name, error)
+            self._commits.waiting.add(file)
+            await self._journaling.kept(file, closed=True)
+            return error
+        return None
+
+    def _give_up(self, file: OpenFile, error: ReadOnlyError, *, promised: bool) -> None:
+        """The bucket was sealed: what was written can never be stored.  The tree goes back to what
+        the bucket holds, instead of showing what is in no bucket."""
+        leaf = file.leaf
+        if promised:
+            self._set_aside(file, str(error))
+        else:
+            name = leaf.object_name
+            log.error("%r cannot be saved, its changes are dropped: %s", name, error)
+        file.committed = file.changes
+        self._commits.waiting.discard(file)
+        file.pages_true = False
+        if leaf.info is not None:
+            leaf.attributes = None
+            self._m.notifier.changed([NodeChange(leaf)])
+        elif leaf.parent is not None:
+            parent, name_there = leaf.parent, leaf.name
+            changes = self._m.namespace.detach(leaf)
+            self._m.notifier.changed([EntryChange(parent, name_there, gone=leaf), *changes])
+
+    def _set_aside(self, file: OpenFile, trouble: str) -> None:
+        """No close(2) has told anybody that *file* would not be stored."""
+        log.error(
+            "%r cannot be saved and stays in the journal, where `natsfs recover` finds it: %s",
+            file.leaf.heir.object_name,
+            trouble,
+        )
+        self._journaling.set_aside(file, trouble)

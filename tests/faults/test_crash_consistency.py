@@ -1,0 +1,144 @@
+"""Crashes at any moment: nothing that close or fsync acknowledged is missing or changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from natsfs.server import Server, start_server
+from tests.mount.foreign import ForeignClient, py_client
+from tests.mount.mounting import PACKAGE_ROOT, Mount
+
+pytestmark = [pytest.mark.mount, pytest.mark.timeout(300)]
+
+#: Programs that write at once.
+WRITERS = 3
+
+#: What is said while servers and daemons die.
+USUAL = ".*"
+
+
+class Promises:
+    """What files are, and what they may be because a call was under way."""
+
+    def __init__(self) -> None:
+        self.must: dict[str, str | None] = {}
+        self.may: dict[str, set[str | None]] = {}
+        self.said: list[str] = []
+        #: Files that a rename would change together.
+
+    def hear(self, manifest: Path) -> None:
+        """Everything in *manifest*, in its order."""
+        for line in manifest.read_text().splitlines():
+            said = json.loads(line)
+            self.said.append(line)
+            for name, digest in said.get("may", {}).items():
+                self.may.setdefault(name, set()).add(digest)
+            for name, digest in said.get("must", {}).items():
+                self.must[name] = digest
+                self.may[name] = set()
+
+    def broken(self, found: dict[str, str]) -> list[str]:
+        """Which of them *found*, the digests of what the bucket holds, breaks."""
+        wrong = []
+        for name in {*self.must, *self.may, *found}:
+            allowed = {self.must.get(name), *self.may.get(name, ())}
+            if found.get(name) not in allowed:
+                wrong.append(f"{name} is {found.get(name)} and not one of {allowed}")
+                wrong += [line for line in self.said if f'"{name}"' in line]
+        return wrong
+
+    def settle(self, found: dict[str, str]) -> None:
+        """The next round begins with *found*."""
+        self.must, self.may, self.said = dict(found), {}, []
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    started = start_server(tmp_path / "store")
+    yield started
+    started.kill()
+
+
+def contents(client: ForeignClient) -> dict[str, str]:
+    return {name: hashlib.sha256(client.get(name)).hexdigest() for name in client.names()}
+
+
+def crash(mount: Mount, server: Server, tmp_path: Path, chance: random.Random) -> list[Path]:
+    """Let programs write, and kill the daemon, perhaps the server as well, while they do."""
+    manifests = [tmp_path / f"manifest-{number}-{chance.random()}" for number in range(WRITERS)]
+    programs = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.faults.writer", mount.directory, manifest),
+                *(f"w{number}", f"{chance.random()}"),
+            ],
+            cwd=PACKAGE_ROOT,
+            env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
+        )
+        for number, manifest in enumerate(manifests)
+    ]
+    try:
+        time.sleep(chance.uniform(0.3, 1.5))  # the moment of the crash is random
+        if chance.random() < 0.4:
+            server.kill()
+            time.sleep(chance.uniform(0.0, 0.5))
+            if chance.random() < 0.5:
+                server.restart()
+                time.sleep(chance.uniform(0.0, 1.0))
+        mount.kill()
+        for program in programs:
+            assert program.wait(60) == 0
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+    return manifests
+
+
+@pytest.mark.parametrize("option", ["writeback", "rw"])
+@pytest.mark.parametrize(
+    "rounds", [3, pytest.param(100, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])]
+)
+def test_crashes(
+    server: Server, tmp_path: Path, environment: dict[str, str], rounds: int, option: str
+) -> None:
+    """W1, W2, W7, W8: the daemon, and sometimes the server, is killed at random moments while
+    programs write, sync, rename and remove; after the next mount the bucket has what was
+    acknowledged, and for a call that was under way the old file or the new one, whole."""
+    client = py_client(server.url, environment).of("own")
+    client.create()
+    promises = Promises()
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    directory = tmp_path / "mnt"
+    directory.mkdir()
+
+    def mount(number: int) -> Mount:
+        log = tmp_path / f"mount-{number}.log"
+        options = ("--timeout=5", "-o", option)
+        found = Mount(f"{server.url}/own", directory, *options, env=environment, log=log)
+        found.expect_trouble(USUAL)
+        return found.start()
+
+    for number in range(rounds):
+        manifests = crash(mount(2 * number), server, tmp_path, chance)
+        server.kill()
+        server.restart()
+        mount(2 * number + 1).stop()
+        for manifest in manifests:
+            promises.hear(manifest)
+        found = contents(client)
+        wrong = promises.broken(found)
+        logs = [(tmp_path / f"mount-{2 * number + n}.log").read_text() for n in (0, 1)]
+        assert not wrong, "\n".join([f"round {number}, seed {seed}", *wrong, *logs])
+        promises.settle(found)

@@ -1,0 +1,406 @@
+"""What a mount that died had not saved: W7 and W8 without a kernel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+import trio.lowlevel
+
+from natsfs.config import ConflictPolicy
+from natsfs.data.journal import Entry
+from natsfs.data.salvage import Salvaged
+from natsfs.errors import NatsfsError, RequestTimeout
+from natsfs.filesystem import unsaved
+from natsfs.filesystem.attributes import AttributeChanges
+from natsfs.store.memory import MemoryManager
+from natsfs.store.model import BucketConfig
+from tests.fs.world import DEADLINE, World, mounted
+
+#: What a mount says when it finds that another one died, or cannot save.
+died = pytest.mark.expects_log(
+    "mount that died|is not saved yet|another version by now|is saved as|were not written"
+)
+
+CREATE = os.O_CREAT | os.O_RDWR
+LARGE = 3_000_000
+
+
+def pattern(size: int, seed: int = 1) -> bytes:
+    return (bytes((i * seed) % 251 for i in range(4096)) * (size // 4096 + 1))[:size]
+
+
+class Host:
+    """Mounts of one bucket, one after the other, with one cache directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.manager = MemoryManager()
+        self.writeback = False
+        self.conflict = ConflictPolicy.LAST
+
+    def refuse(self, *operations: str) -> None:
+        """The server does not answer these from now on."""
+        self.manager.fail = lambda operation, name: (
+            RequestTimeout("no answer") if operation in operations else None
+        )
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+async def lives(host: Host, *lives: Callable[[World], object], before: bytes | None = None) -> None:
+    """Each of *lives* is that of one mount; all but the last one end by a crash."""
+    store = await host.manager.create(BucketConfig("bucket"))
+    for number, life in enumerate(lives):
+        last = number == len(lives) - 1
+        host.manager.fail = lambda operation, name: None
+        async with mounted(
+            host.directory,
+            manager=host.manager,
+            store=store,
+            conflict=host.conflict,
+            writeback=host.writeback,
+            dies=not last,
+        ) as world:
+            if number == 0 and before is not None:
+                await world.write("f", before)
+            await life(world)  # type: ignore[misc]
+
+
+async def saved(world: World) -> None:
+    """Wait until nothing waits any more."""
+    await until(lambda: not world.fs.unsaved._commits.waiting)
+
+
+async def drop(salvaged: Salvaged) -> None:
+    """Nobody wants it."""
+
+
+async def until(done: Callable[[], bool]) -> None:
+    """Wait until *done*."""
+    with trio.fail_after(DEADLINE):
+        while not done():  # noqa: ASYNC110  (nothing tells)
+            await trio.sleep(0.001)
+
+
+async def write_in_vain(
+    world: World, host: Host, path: str, data: bytes, at: int = 0, flags: int = CREATE
+) -> None:
+    """Write *data* and close, which fails."""
+    handle = world.open(path, flags)
+    for start in range(0, len(data), 100_000):
+        await world.fs.files.write(handle, at + start, data[start : start + 100_000])
+    host.refuse("upload", "chunk", "commit")
+    with pytest.raises(NatsfsError):
+        await world.fs.files.flush(handle)
+    await world.fs.files.release(handle)
+
+
+CASES = {
+    "new and small": (None, b"precious", 0, b"precious"),
+    "new and large": (None, pattern(LARGE), 0, pattern(LARGE)),
+    "over the middle": (b"0123456789", b"abc", 4, b"0123abc789"),
+    "behind the end": (b"0123", b"abc", 6, b"0123\0\0abc"),
+    "over much": (pattern(LARGE), b"x" * 700_000, 1000, None),
+}
+
+
+@died
+@pytest.mark.parametrize("case", CASES)
+async def test_closed_in_vain(host: Host, case: str) -> None:
+    """W7: what could not be stored when it was closed survives the mount and is stored by the next
+    one, attributes and all."""
+    before, data, at, after = CASES[case]
+    if after is None:
+        assert before is not None
+        after = before[:at] + data + before[at + len(data) :]
+
+    async def first(world: World) -> None:
+        await write_in_vain(world, host, "f", data, at)
+        await world.fs.changes.setattr(world.leaf("f"), AttributeChanges(mode=0o600), None)
+
+    async def second(world: World) -> None:
+        assert await world.read("f") == after
+        await saved(world)
+        assert await world.foreign.get("f") == after
+        assert world.stat("f").mode == 0o100600
+        assert world.fs.recovery.left == []
+
+    await lives(host, first, second, before=before)
+
+
+@died
+@pytest.mark.parametrize("size", [1000, LARGE])
+async def test_still_being_written(host: Host, size: int) -> None:
+    """W7, W2: what a program was still writing replaces nothing, and is offered."""
+    data = pattern(size)
+
+    async def first(world: World) -> None:
+        handle = world.open("f", os.O_RDWR | os.O_TRUNC)
+        for start in range(0, size, 50_000):
+            await world.fs.files.write(handle, start, data[start : start + 50_000])
+            await trio.lowlevel.checkpoint()
+
+    async def second(world: World) -> None:
+        assert await world.read("f") == b"old"
+        (left,) = world.fs.recovery.left
+        assert (left.name, left.size) == ("f", size)
+
+    async def third(world: World) -> None:
+        recovery, parent = world.fs.recovery, world.fs.mounted.journal.parent
+        await recovery.settle(parent, recovery.store_beside)
+        await saved(world)
+        assert recovery.left == []
+        (name,) = [name for name in await world.foreign.names() if name != "f"]
+        assert name.startswith("f.recovered-this_host-")
+        assert await world.foreign.get(name) == data
+        assert await world.foreign.get("f") == b"old"
+
+    await lives(host, first, second, third, before=b"old")
+
+
+@died
+async def test_saved_into_a_directory(host: Host, tmp_path: Path) -> None:
+    """W7: what is left can be written into files, from where nothing else is touched."""
+
+    async def first(world: World) -> None:
+        handle = world.open("f", os.O_RDWR)
+        await world.fs.files.write(handle, 2, b"XY")
+
+    async def second(world: World) -> None:
+        recovery, parent = world.fs.recovery, world.fs.mounted.journal.parent
+        await recovery.settle(parent, lambda one: recovery.save(one, tmp_path / "out"))
+        assert (tmp_path / "out" / "f").read_bytes() == b"01XY456"
+        assert await world.foreign.get("f") == b"0123456"
+
+    await lives(host, first, second, before=b"0123456")
+
+
+@died
+async def test_a_newer_version_stays(host: Host) -> None:
+    """W7, A4: what another client stored since keeps its name; ours is stored beside it."""
+
+    async def first(world: World) -> None:
+        await write_in_vain(world, host, "f", b"OURS", 0)
+        await world.foreign.put("f", b"theirs")
+
+    async def second(world: World) -> None:
+        await saved(world)
+        assert await world.foreign.get("f") == b"theirs"
+        (name,) = [name for name in await world.foreign.names() if name != "f"]
+        assert name.startswith("f.conflict-this_host-")
+        assert await world.foreign.get(name) == b"OURS"
+
+    await lives(host, first, second, before=b"old!")
+
+
+@died
+async def test_appended_goes_behind(host: Host) -> None:
+    """W7, A4: what was appended goes behind what another client stored since."""
+
+    async def first(world: World) -> None:
+        await write_in_vain(world, host, "f", b"ours\n", 4, os.O_WRONLY | os.O_APPEND)
+        await world.foreign.put("f", b"old\ntheirs\n")
+
+    async def second(world: World) -> None:
+        await saved(world)
+        assert await world.foreign.get("f") == b"old\ntheirs\nours\n"
+        assert await world.foreign.names() == ["f"]
+
+    await lives(host, first, second, before=b"old\n")
+
+
+@pytest.mark.parametrize("size", [1000, LARGE])
+async def test_stored_already(host: Host, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """W7, A4: a file that had become a version before the mount died is not stored again, not even
+    over what another client made of it."""
+    data = pattern(size)
+
+    async def first(world: World) -> None:
+        handle = world.open("f", CREATE)
+        await world.fs.files.write(handle, 0, data)
+        host.refuse("upload", "chunk", "commit")
+        with pytest.raises(NatsfsError):
+            await world.fs.files.flush(handle)
+        host.refuse()
+        monkeypatch.setattr(Entry, "end", lambda entry: None)
+        await world.fs.files.flush(handle)
+
+    async def second(world: World) -> None:
+        assert world.fs.pending_bytes() == 0
+        assert await world.foreign.names() == ["f"]
+        assert world.leaf("f").info is not None
+
+    async def undone(world: World) -> None:
+        monkeypatch.undo()
+        await second(world)
+
+    await lives(host, first, undone)
+
+
+@died
+async def test_unlinked_and_renamed(host: Host) -> None:
+    """W7, W5: a file is recovered under the name that it had last, and not at all without one."""
+
+    async def first(world: World) -> None:
+        await world.mkdir("d")
+        for name in ("d/gone", "d/moved"):
+            handle = world.open(name, CREATE)
+            await world.fs.files.write(handle, 0, name.encode())
+            await world.fs.unsaved._journaling.kept(handle.file, closed=True)
+        await world.unlink("d/gone")
+        await world.rename("d/moved", "d/new")
+        await world.rename("d", "e")
+
+    async def second(world: World) -> None:
+        await saved(world)
+        assert await world.foreign.names() == ["e/", "e/new"]
+        assert await world.foreign.get("e/new") == b"d/moved"
+
+    await lives(host, first, second)
+
+
+@died
+async def test_died_twice(host: Host) -> None:
+    """W7: what a mount took over is in its own journal before it leaves the old one."""
+
+    async def first(world: World) -> None:
+        await write_in_vain(world, host, "f", pattern(LARGE))
+
+    async def second(world: World) -> None:
+        host.refuse("upload", "chunk", "commit")
+        assert await world.read("f") == pattern(LARGE)
+
+    async def third(world: World) -> None:
+        await saved(world)
+        assert await world.foreign.get("f") == pattern(LARGE)
+        assert await world.foreign.names() == ["f"]
+
+    await lives(host, first, second, third)
+
+
+# -- write-back -----------------------------------------------------------------------------------
+
+
+@died
+async def test_writeback(host: Host) -> None:
+    """W8: close returns without the server, and what was closed is stored in that order."""
+    host.writeback = True
+    names = [f"{number}" for number in range(5)]
+
+    async def first(world: World) -> None:
+        host.refuse("upload", "chunk", "commit")
+        for name in names:
+            await world.write(name, name.encode())
+            assert await world.read(name) == name.encode()
+        assert await world.foreign.names() == []
+        assert world.fs.pending_bytes() == 5
+
+    async def second(world: World) -> None:
+        await saved(world)
+        found = {info.name: info.revision for info in await world.store.list()}
+        assert sorted(found, key=lambda name: found[name]) == names
+
+    await lives(host, first, second)
+
+
+async def test_writeback_and_fsync(host: Host) -> None:
+    """W8, W1: fsync returns when the server has the file, and all that were closed before."""
+    host.writeback = True
+
+    async def only(world: World) -> None:
+        await world.write("first", b"1")
+        async with world.opened("second", CREATE) as handle:
+            await world.fs.files.write(handle, 0, b"2")
+            await world.fs.files.fsync(handle)
+            assert await world.foreign.names() == ["first", "second"]
+
+    await lives(host, only)
+
+
+@died
+async def test_writeback_bound(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W8: when too much waits, close waits for the server again."""
+    monkeypatch.setattr(unsaved, "MOST_FILES", 3)
+    host.writeback = True
+
+    async def only(world: World) -> None:
+        host.refuse("upload", "chunk", "commit")
+        for number in range(3):
+            await world.write(f"{number}", b"x")
+        with pytest.raises(NatsfsError):
+            await world.write("3", b"x")
+        host.refuse()
+        await saved(world)
+
+    await lives(host, only)
+
+
+async def test_writeback_reopened(host: Host) -> None:
+    """W8, W2: a file that is being written again is not stored half."""
+    host.writeback = True
+
+    async def only(world: World) -> None:
+        host.refuse("upload", "chunk", "commit")
+        await world.write("f", b"whole")
+        handle = world.open("f", os.O_WRONLY | os.O_TRUNC)
+        host.refuse()
+        await world.fs.files.write(handle, 0, b"ha")
+        await world.write("g", b"x")
+        await until(lambda: world.leaf("g").info is not None)
+        assert "f" not in await world.foreign.names()
+        await world.fs.files.write(handle, 2, b"lf")
+        await world.close(handle)
+        await saved(world)
+        assert await world.foreign.get("f") == b"half"
+
+    await lives(host, only)
+
+
+@died
+@pytest.mark.parametrize("size", [1000, LARGE])
+async def test_rewritten_before_it_was_stored(host: Host, size: int) -> None:
+    """W8: what a close promised to store is stored although a program was writing the file anew
+    when the mount died; that is offered."""
+    host.writeback = True
+    data = pattern(size)
+
+    async def first(world: World) -> None:
+        host.refuse("upload", "chunk", "commit")
+        await world.write("f", data)
+        await world.rename("f", "g")
+        handle = world.open("g", os.O_WRONLY | os.O_TRUNC)
+        await world.fs.files.write(handle, 0, b"new")
+
+    async def second(world: World) -> None:
+        await saved(world)
+        assert await world.foreign.get("g") == data
+        assert await world.foreign.names() == ["g"]
+        recovery = world.fs.recovery
+        assert [(left.name, left.size) for left in recovery.left] == [("g", 3)]
+        await recovery.settle(world.fs.mounted.journal.parent, drop)
+
+    await lives(host, first, second)
+
+
+async def test_rewritten_and_stored(host: Host) -> None:
+    """W8: when the newer content is stored, or safe, the older one goes, chunks and all."""
+    host.writeback = True
+
+    async def only(world: World) -> None:
+        async with world.opened("f", CREATE) as handle:
+            await world.fs.files.write(handle, 0, pattern(LARGE))
+        async with world.opened("f", os.O_WRONLY | os.O_TRUNC) as handle:
+            await world.fs.files.write(handle, 0, b"new")
+        async with world.opened("f", os.O_RDWR) as handle:
+            await world.fs.files.write(handle, 0, b"N")
+        await saved(world)
+        assert await world.foreign.get("f") == b"New"
+
+    await lives(host, only)

@@ -30,11 +30,22 @@ def bucket() -> str:
 
 
 @pytest.fixture
-def model_mounter(mounter: Mounter, nats_url: str, bucket: str) -> Callable[[], Mount]:  # noqa: F811
+def options() -> tuple[str, ...]:
+    """Further options of the mounts."""
+    return ()
+
+
+@pytest.fixture
+def model_mounter(
+    mounter: Mounter,  # noqa: F811
+    nats_url: str,  # noqa: F811
+    bucket: str,
+    options: tuple[str, ...],
+) -> Callable[[], Mount]:
     """A function that mounts the test's bucket for as long as the longest run takes."""
 
     def start() -> Mount:
-        mount = mounter("--create", source=f"{nats_url}/{bucket}", life=LIFE)
+        mount = mounter("--create", *options, source=f"{nats_url}/{bucket}", life=LIFE)
         mount.expect_trouble("version .* was purged")
         return mount
 

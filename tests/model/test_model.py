@@ -79,6 +79,19 @@ def check_elsewhere(comparison: Comparison, mount: Mount, other: Mount) -> None:
     comparison.leave()
 
 
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("options", [("--writeback",)])
+@pytest.mark.parametrize("runs", [8, pytest.param(200, marks=pytest.mark.nightly)])
+def test_written_back(comparison: Comparison, mount: Mount, runs: int) -> None:
+    """W8, W3: with writeback operations have the same results, and so has a look after the next
+    mount, when all is stored."""
+    explore(comparison, PosixMachine, runs=runs, derandomize=runs < 10)
+    comparison.leave()
+    mount.remount()
+    comparison.check_all()
+    comparison.leave()
+
+
 @pytest.mark.timeout(300)
 def test_some_operations(
     comparison: Comparison, mount: Mount, model_mounter: Callable[[], Mount]

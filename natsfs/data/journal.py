@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 #: Bytes of records after which an entry is written anew: a program may write one place for ever.
 LONGEST = 8 * 1024 * 1024
 
-
 #: Bytes that are written at once: what the kernel sends at most.
 PIECE = 1024 * 1024
 
@@ -60,6 +59,10 @@ class Journal:
         self._syncing = trio.Lock()
         self._failing = False
         self._directory: Path | None = None
+        #: Whether the disk may not know of files in it.
+        self._new_names = False
+        #: Entries with spools that the disk may not have.
+        self._unsynced: set[Entry] = set()
 
     def __len__(self) -> int:
         """How many files are in it."""
@@ -104,6 +107,12 @@ class Journal:
 
     def ended(self, entry: Entry) -> None:
         self._entries.pop(entry.number, None)
+        self._unsynced.discard(entry)
+
+    def changed(self, entry: Entry) -> None:
+        """The spool of *entry* has something that the disk may not have."""
+        if entry.spool is not None:
+            self._unsynced.add(entry)
 
     def failed(self, error: Exception) -> None:
         """The disk refused something."""
@@ -134,7 +143,9 @@ class Journal:
     async def _sync(self, entry: Entry) -> None:
         log, reached = self.log, self.log.sequence
         segments, log.unsynced = log.unsynced, set()
-        spools = [found.spool for found in self._entries.values() if found.spool_unsynced]
+        entries, self._unsynced = self._unsynced, set()
+        spools = [found.spool for found in entries]
+        names, self._new_names = self._new_names, False
 
         def work() -> None:
             for spool in spools:
@@ -142,15 +153,16 @@ class Journal:
                     spool.sync()
             for segment in segments:
                 segment.sync()
-            self._run.sync()
+            if names:
+                self._run.sync()
 
-        for found in self._entries.values():
-            found.spool_unsynced = False
         log.syncing = True
         try:
             await trio.to_thread.run_sync(work, abandon_on_cancel=True)
         except OSError as error:
             log.unsynced |= segments
+            self._unsynced |= entries
+            self._new_names = True
             entry.broken = True
             self.failed(error)
             with suppress(NatsfsError):
@@ -167,7 +179,8 @@ class Journal:
             entry.move_state()
 
     def _made(self) -> Path:
-        """The directory of the run.  If somebody removed it, what was in it has to be told again.
+        """The directory of the run, for a new file in it.  If somebody removed it, what was in it
+        has to be told again.
 
         Errors: those of `Run.made`."""
         directory = self._run.made()
@@ -175,7 +188,7 @@ class Journal:
             self.log.begin_anew()
             for entry in self._entries.values():
                 entry.broken = True
-        self._directory = directory
+        self._directory, self._new_names = directory, True
         return directory
 
 
@@ -190,7 +203,6 @@ class Entry:
         self.count = 0
         self.broken = False
         self.spool: Spool | None = None
-        self.spool_unsynced = False
         self.state: State | None = None
         self._journal = journal
         #: Where its state is.
@@ -203,7 +215,8 @@ class Entry:
 
     def begin(self, state: State, spool: Spool | None = None) -> None:
         """It is *state*, with the bytes in *spool*; those in memory are to be written next."""
-        self.spool, self.spool_unsynced = spool, spool is not None
+        self.spool = spool
+        self._journal.changed(self)
         self.count, self.broken, self._written = 0, False, 0
         self._began = self._forgotten = 0
         left, self._bytes = list(self._bytes), {}
@@ -225,8 +238,14 @@ class Entry:
 
     def hold(self, start: int, stop: int) -> None:
         """The spool holds [*start*, *stop*)."""
-        self.spool_unsynced = True
+        self._journal.changed(self)
         self._change(Kind.HOLD, start, (stop - start).to_bytes(8, "little"), stop)
+
+    def overwrite(self) -> None:
+        """The spool holds other bytes where it held some already."""
+        self._journal.changed(self)
+        if self.closed and self.state is not None:
+            self.change(self.state.but(closed=False))
 
     def cut(self, size: int) -> None:
         """The size is *size*."""

@@ -43,7 +43,9 @@ class Journaling:
         if entry is None:
             return
         if isinstance(file.content, Spool):
-            if not held:
+            if held:
+                entry.overwrite()
+            else:
                 entry.hold(start, start + len(data))
         else:
             entry.write(start, data)
@@ -113,10 +115,11 @@ class Journaling:
     def saved(self, file: OpenFile) -> None:
         """A version was stored.  What was written meanwhile is on top of that."""
         self._drop_promised(file)
-        if file.dirty and file.entry is not None:
+        again = file.dirty and file.entry is not None
+        # The version that it has become must not be taken for what is to be stored now.
+        self.ended(file)
+        if again:
             self._begin(file)
-        else:
-            self.ended(file)
 
     def ended(self, file: OpenFile) -> None:
         """Nothing of it has to be saved any more."""
@@ -189,12 +192,14 @@ class Journaling:
             entry.forget(self._state(file, closed=False))
 
     def _renamed(self, file: OpenFile) -> None:
-        if file.promised is not None and is_named(file):
+        if not is_named(file):
+            self.ended(file)
+        elif file.promised is not None:
             entry = file.promised[0]
             if entry.state is not None:
                 entry.change(entry.state.but(name=_name_of(file)))
         state = file.entry.state if file.entry is not None else None
-        if state is not None and (not is_named(file) or state.name != _name_of(file)):
+        if state is not None and state.name != _name_of(file):
             self.described(file)
 
     def _state(
@@ -214,7 +219,7 @@ class Journaling:
             replaces=file.replaces,
             appended_from=file.appended_from,
             attributes=_numbers(attributes_of(self._m, file.leaf)),
-            nuids=before.nuids if before is not None else _own_nuids(outflow),
+            nuids=_merged(known, outflow) if before is None else before.nuids,
             closed=closed,
         )
         if before is not None:
@@ -258,8 +263,11 @@ def _name_of(file: OpenFile) -> str:
     return file.leaf.heir.object_name
 
 
-def _own_nuids(outflow: Outflow | None) -> tuple[str, ...]:
-    return () if outflow is None else (outflow.nuid,)
+def _merged(known: Entry | None, outflow: Outflow | None) -> tuple[str, ...]:
+    """The versions that it may have become, and the one that it is becoming."""
+    before = known.state.nuids if known is not None and known.state is not None else ()
+    own = () if outflow is None or outflow.nuid in before else (outflow.nuid,)
+    return (*before, *own)
 
 
 def _content_of(file: OpenFile) -> dict[str, object]:

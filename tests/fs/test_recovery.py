@@ -404,3 +404,42 @@ async def test_rewritten_and_stored(host: Host) -> None:
         assert await world.foreign.get("f") == b"New"
 
     await lives(host, only)
+
+
+@died
+async def test_overwritten_after_a_failed_close(host: Host) -> None:
+    """W7, W2: a file that could not be stored and is being written again is not finished, also when
+    only bytes change that were written before."""
+
+    async def first(world: World) -> None:
+        await write_in_vain(world, host, "f", b"abc", 4)
+        handle = world.open("f", os.O_RDWR)
+        await world.fs.files.write(handle, 4, b"X")
+
+    async def second(world: World) -> None:
+        recovery = world.fs.recovery
+        assert await world.foreign.get("f") == b"0123456789"
+        assert [left.name for left in recovery.left] == ["f"]
+        await recovery.settle(world.fs.mounted.journal.parent, drop)
+
+    await lives(host, first, second, before=b"0123456789")
+
+
+@died
+async def test_written_while_it_is_stored(host: Host) -> None:
+    """W7: what is written after a version was stored is offered, and the version is not taken for
+    it."""
+
+    async def first(world: World) -> None:
+        handle = world.open("f", CREATE)
+        await world.fs.files.write(handle, 0, b"first")
+        await world.fs.files.fsync(handle)
+        await world.fs.files.write(handle, 0, b"again")
+
+    async def second(world: World) -> None:
+        recovery = world.fs.recovery
+        assert await world.foreign.get("f") == b"first"
+        assert [(left.name, left.size) for left in recovery.left] == [("f", 5)]
+        await recovery.settle(world.fs.mounted.journal.parent, drop)
+
+    await lives(host, first, second)

@@ -13,10 +13,11 @@ from importlib import import_module
 import click
 
 from natsfs import __version__
-from natsfs.cli.argv import conceal_credentials, umount_arguments
+from natsfs.cli.argv import umount_arguments
 from natsfs.cli.commands import Session
 from natsfs.cli.outcome import USAGE, describe, redacted
 from natsfs.cli.output import say
+from natsfs.cli.secrecy import conceal_credentials, forbid_dumps
 
 #: Where each command is: loading one must not cost the time of all.
 _COMMANDS = {
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         argv = sys.argv[1:]
         conceal_credentials()
+        forbid_dumps()
     session = Session()
     try:
         status = natsfs.main(list(argv), "natsfs", standalone_mode=False, obj=session)

@@ -45,7 +45,8 @@ _HINTS: tuple[tuple[type[NatsfsError], str], ...] = (
     (PermissionsError, "use other credentials: --user, --creds or --nkey"),
 )
 
-_CREDENTIALS = re.compile(r"(?<=://)[^\s@]*@")
+#: As far as the last @: a list of servers may have credentials in front of each.
+_CREDENTIALS = re.compile(r"(?<=://)\S*@")
 
 
 class SystemFailure(NatsfsError):

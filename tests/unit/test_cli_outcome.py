@@ -205,7 +205,7 @@ def test_credentials_leave_the_process_list() -> None:
     """After its start the program's command line shows no credentials."""
     code = """
 import sys
-from natsfs.cli.argv import conceal_credentials
+from natsfs.cli.secrecy import conceal_credentials
 conceal_credentials()
 print(open("/proc/self/cmdline", "rb").read().split(b"\\0")[-3:], sys.argv[1:])
 """

@@ -110,6 +110,7 @@ def test_redacted() -> None:
     """Any text can be freed of the credentials in its URLs."""
     text = f"nats://u:{SECRET}@h:1, tls://{SECRET}@i/b and a@b"
     assert redacted(text) == "nats://h:1, tls://i/b and a@b"
+    assert redacted(f"nats://u:{SECRET}@h:1,u:{SECRET}@i/b a@b") == "nats://i/b a@b"
 
 
 def test_servers_without_scheme() -> None:

@@ -14,7 +14,7 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,11 +51,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """User and password or token that stood in a URL."""
+    """User and password or token that stood in a URL; `repr` does not show the secret ones."""
 
     user: str | None = None
-    password: str | None = None
-    token: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,61 @@
+"""What the operating system would tell others of this process: its arguments, its environment, its
+memory.
+
+`ps` shows every user the arguments of every process, and a mount lives for months.  What stood
+there before `conceal_credentials` ran, a moment after the start, nobody can take back: a password
+is best kept in a file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from pathlib import Path
+
+#: In front of an option's name in `-oNAME=…`, `-o …,NAME=…`.
+_O = rb"(?:\0-o|[,\0])"
+
+#: The login of URLs, several hosts of which may have one each, and the user, who may be a token.
+_IN_ARGUMENTS = re.compile(
+    rb"(?:://|\0--server[=\0]|" + _O + rb"server=)([^\s\0]+)@"
+    rb"|\0--user[=\0]([^\0]+)|" + _O + rb"user=([^,\0]+)"
+)
+_IN_ENVIRONMENT = re.compile(rb"\0NATS_URL=([^\0]+)@|\0NATS_(?:USER|TOKEN|PASSWORD)=([^\0]+)")
+
+#: From prctl(2).
+_PR_SET_DUMPABLE = 4
+
+
+def conceal_credentials() -> None:
+    """Overwrite the credentials in the memory that /proc/PID/cmdline and /proc/PID/environ show,
+    and which programs that are started get as their environment.
+
+    The bounds are fields 48 to 51 of /proc/self/stat (proc(5)); the kernel gives 0 where it does
+    not tell.  `sys.argv` and `os.environ` are copies and stay as they are.
+    """
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    arguments, end, environment, last = (int(field) for field in fields[48 - 3 : 52 - 3])
+    _overwrite(_IN_ARGUMENTS, arguments, end)
+    _overwrite(_IN_ENVIRONMENT, environment, last)
+
+
+def _overwrite(secrets: re.Pattern[bytes], start: int, stop: int) -> None:
+    """Overwrite the groups that *secrets* finds between the addresses *start* and *stop*."""
+    # With a zero in front, where the first string has none of its own.
+    shown = b"\0" + ctypes.string_at(start, stop - start)
+    for found in secrets.finditer(shown):
+        first, end = found.span(found.lastindex or 0)
+        ctypes.memset(start + first - 1, ord("x"), end - first)
+
+
+def forbid_dumps() -> None:
+    """Keep this process's memory out of core files and from other programs of the same user.
+
+    ssh-agent does so for the same reason: the memory holds keys, and what files say.  The price is
+    that only root can attach a debugger.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

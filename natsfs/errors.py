@@ -231,9 +231,11 @@ class MalformedMeta(NatsfsError):
 
 
 class PermissionsError(NatsfsError):
-    """The credentials may not publish or read that subject."""
+    """The credentials may not publish or read that subject.  The session logs the first of each
+    kind (`natsfs.store.session.denials`)."""
 
     errno = errno.EACCES
+    level = logging.DEBUG
 
 
 class RequestTimeout(NatsfsError):

@@ -42,7 +42,7 @@ _HINTS: tuple[tuple[type[NatsfsError], str], ...] = (
         "`natsfs bucket list` shows the buckets, --create or `natsfs bucket create` makes one",
     ),
     (JetStreamUnavailable, "start nats-server with -js, or enable JetStream for this account"),
-    (PermissionsError, "use other credentials: --user, --creds or --nkey"),
+    (PermissionsError, "or use other credentials: --user, --creds or --nkey"),
 )
 
 #: As far as the last @: a list of servers may have credentials in front of each.

@@ -31,6 +31,7 @@ from typing import Protocol
 
 import trio
 
+from natsfs.filesystem import settings
 from natsfs.filesystem.arrivals import Arrivals
 from natsfs.filesystem.changes import Changes
 from natsfs.filesystem.claims import Claims
@@ -116,7 +117,8 @@ class Filesystem:
 
         Errors: whatever the first watch raises.
         """
-        # First, so that what is purged while the tree is being filled is heard of.
+        await settings.look_at_permissions(self.mounted)
+        # Before the tree, so that what is purged while the tree is being filled is heard of.
         await nursery.start(self._removals.run)
         await nursery.start(self._intake.follow)
         self.times.tree_loaded()

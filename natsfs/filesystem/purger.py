@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import trio
 
-from natsfs.errors import NatsfsError
+from natsfs.errors import NatsfsError, PermissionsError
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import ObjectInfo
 
@@ -112,6 +112,8 @@ class Purger:
         try:
             await self._store.purge_chunks(nuid)
         except NatsfsError as error:
-            log.warning("chunks of version %s could not be freed: %s", nuid, error)
+            # A denial is known: the session has said once what to allow.
+            level = logging.DEBUG if isinstance(error, PermissionsError) else logging.WARNING
+            log.log(level, "chunks of version %s could not be freed: %s", nuid, error)
         else:
             self._freed += 1

@@ -21,6 +21,17 @@ def became_read_only(mounted: Mounted, reason: str) -> None:
         mounted.read_only = reason
 
 
+async def look_at_permissions(mounted: Mounted) -> None:
+    """Refuse changes at their start where the credentials allow none."""
+    if mounted.read_only is None:
+        mounted.read_only = mounted.refusal = await mounted.store.refusal()
+        if mounted.refusal is not None:
+            log.info(
+                "bucket %s is mounted read-only: the credentials may store nothing in it",
+                mounted.store.bucket,
+            )
+
+
 def follow(mounted: Mounted, status: BucketStatus) -> None:
     """Take over the settings in *status*, which has just been asked for."""
     before, had_batches = mounted.read_only, mounted.atomic

@@ -133,6 +133,8 @@ class Mounted:
     live: bool = False
     #: Whether it was mounted so that nothing may be changed, whatever the bucket allows.
     read_only_mount: bool = False
+    #: Why the credentials can change nothing; None where they can.
+    refusal: str | None = None
     #: Whether the bucket does not exist at present.
     gone: bool = False
     #: Nanoseconds after which the bucket drops a message; 0 for never.
@@ -166,7 +168,8 @@ class Mounted:
         self.atomic = status.allow_atomic
         self.max_age_ns = round((status.ttl or 0) * 1e9)
         self.clock_ahead_ns = status.asked_ns - time.time_ns() if status.asked_ns else 0
-        self.read_only = "the mount is read-only" if self.read_only_mount else _closed(status)
+        closed = _closed(status) or self.refusal
+        self.read_only = "the mount is read-only" if self.read_only_mount else closed
 
     def rewrite(self, info: ObjectInfo, expected: int) -> MetaWrite:
         """Publish *info*, the changed meta of an object that keeps its bytes, which it must not

@@ -61,6 +61,11 @@ class ObjectStore(Primitives, Protocol):
     What a call has written comes back with an estimate of the server's time, see `commit`.
     """
 
+    async def refusal(self) -> str | None:
+        """Why these credentials can store nothing in the bucket; None where they can, or where that
+        does not show.  Changes nothing."""
+        return None
+
     async def upload_version(
         self,
         name: str,

@@ -10,11 +10,19 @@ Concurrency: a `Committer` has no state; two commits to one subject are ordered 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from natsfs.errors import NatsfsError, NotFoundError, RequestTimeout, ServerRefused, WrongRevision
+from natsfs.errors import (
+    NatsfsError,
+    NotFoundError,
+    PermissionsError,
+    RequestTimeout,
+    ServerRefused,
+    WrongRevision,
+)
 from natsfs.store.jetstream.api import decode, is_transient
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.model import MetaWrite, ObjectInfo
@@ -29,7 +37,12 @@ from natsfs.store.protocol import (
     parse_puback,
 )
 from natsfs.store.session import AnswerLost, NoResponders, Request
-from natsfs.store.wire import complete, new_nuid, render_info
+from natsfs.store.wire import complete, meta_subject, new_nuid, render_info
+
+log = logging.getLogger(__name__)
+
+#: The object whose name is used to find out whether one may store any: it is never stored.
+PROBE = "natsfs"
 
 #: Messages of one atomic batch: the server's limit (protocol.md 2.5).
 BATCH_LIMIT = 1000
@@ -110,6 +123,19 @@ class Committer:
         below = {} if last is None else {"seq": last + 1}
         answer = await self._api.ask(what, verb, {"filter": subject, **below})
         return int(answer.get("purged", 0))
+
+    async def refusal(self) -> str | None:
+        """`ObjectStore.refusal`, by a message that the stream would refuse in any case: it expects
+        another stream."""
+        subject = meta_subject(self._bucket.name, PROBE)
+        probe = Request(subject, headers={EXPECTED_STREAM: "-"})
+        try:
+            await self._session.request(probe)
+        except PermissionsError as error:
+            return str(error)
+        except NatsfsError as error:
+            log.debug("whether bucket %r may be written is not known: %s", self._bucket.name, error)
+        return None
 
     def stored(self, metas: Sequence[Planned], revisions: Sequence[int]) -> tuple[ObjectInfo, ...]:
         """The infos of *metas*, acknowledged with *revisions*.

@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 
-from natsfs.errors import InvalidArgument, NotFoundError, ReadOnlyError, ServerRefused
+from natsfs.errors import (
+    InvalidArgument,
+    NotFoundError,
+    PermissionsError,
+    ReadOnlyError,
+    ServerRefused,
+)
 from natsfs.store.base import ObjectStore
 from natsfs.store.jetstream.advisories import listen
 from natsfs.store.jetstream.api import Api
@@ -59,6 +65,9 @@ class JetStreamStore(ObjectStore):
     async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
         self._bucket.check_writable()
         return await self._committer.commit(writes)
+
+    async def refusal(self) -> str | None:
+        return await self._committer.refusal()
 
     async def purge_chunks(self, nuid: str) -> int:
         self._bucket.check_writable()
@@ -144,5 +153,9 @@ class JetStreamStore(ObjectStore):
 
 
 async def account_limits(api: Api) -> AccountLimits:
-    """The storage of the session's account.  Errors: those of `Api.ask`."""
-    return parse_account(await api.ask("the account", "INFO"))
+    """The storage of the session's account, without limits where the credentials may not ask for
+    it.  Errors: those of `Api.ask`."""
+    try:
+        return parse_account(await api.ask("the account", "INFO"))
+    except PermissionsError:
+        return AccountLimits(0, -1, 0, -1)

@@ -19,7 +19,6 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from natsfs.errors import PermissionsError
 from natsfs.store.link.handshake import Opened, open_transport
 from natsfs.store.link.outbox import Outbox
 from natsfs.store.link.receiver import Control, Event, ProtocolError
@@ -87,8 +86,11 @@ class Feed:
                 text = control.text.decode("utf-8", "replace").strip("'")
                 log.debug("%s: %s", self._access.address, text)
                 if self.subject in text:
-                    what = f"{self._access.address} does not allow subscription to {self.subject}"
-                    self.subscription.fail(PermissionsError(what))
+                    self.subscription.fail(
+                        self._access.denials.error(
+                            self._access.address, "subscription", self.subject
+                        )
+                    )
 
     def _say(self, line: bytes) -> None:
         self._outbox.add([line])

@@ -23,6 +23,7 @@ from natsfs.store.session.access import Access, access_of
 from natsfs.store.session.bridge import Bridge, SessionClosed, open_bridge
 from natsfs.store.session.client import Message
 from natsfs.store.session.connection import Connection
+from natsfs.store.session.denials import Denials
 from natsfs.store.session.line import Answer, AnswerLost, Line, NoResponders, Request
 from natsfs.store.session.subscription import Feed, Subscription, flow_control_of
 from natsfs.store.wire import new_nuid
@@ -56,7 +57,8 @@ class Session:
     def __init__(self, bridge: Bridge, config: ServerConfig) -> None:
         self.config = config
         self._bridge = bridge
-        self._connection = Connection(config, lambda: bridge.post(self._announce))
+        self._denials = Denials()
+        self._connection = Connection(config, self._denials, lambda: bridge.post(self._announce))
         self._last_payload = DEFAULT_MAX_PAYLOAD
         self._change = trio.Event()
 
@@ -98,7 +100,7 @@ class Session:
     def access(self) -> Access | None:
         """How another connection to the same server is made; None while there is none."""
         line = self._line
-        return access_of(line.client, line.address) if line else None
+        return access_of(line.client, line.address, self._denials) if line else None
 
     async def changed(self) -> None:
         """Wait until the connection is made or lost next."""

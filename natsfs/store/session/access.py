@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from natsfs.store.session.client import Address, RawClient
+from natsfs.store.session.denials import Denials
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Access:
     None where the session's connection has none; with *tls_first* the handshake comes before the
     server's greeting.  *greet* takes the decoded greeting (INFO) that a new connection got and
     gives the CONNECT line that answers it, which signs that greeting's nonce where the login is by
-    key.
+    key.  *denials* words what the server does not allow.
     """
 
     address: Address
@@ -35,9 +36,10 @@ class Access:
     tls: ssl.SSLContext | None = field(compare=False, repr=False)
     tls_first: bool
     greet: Callable[[Mapping[str, Any]], bytes] = field(compare=False, repr=False)
+    denials: Denials = field(compare=False, repr=False)
 
 
-def access_of(client: RawClient, address: Address) -> Access:
+def access_of(client: RawClient, address: Address, denials: Denials) -> Access:
     """The access that *client*, connected to *address*, has.  Called in the asyncio thread."""
     writer = getattr(client._transport, "_io_writer", None)
     peer = writer.get_extra_info("peername") if writer is not None else None
@@ -49,6 +51,7 @@ def access_of(client: RawClient, address: Address) -> Access:
         client.ssl_context if client._server_info.get("tls_required") else None,
         bool(client.options["tls_handshake_first"]),
         lambda info: _greet(client, info),
+        denials,
     )
 
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from natsfs.config import ServerConfig
 from natsfs.errors import ConnectFailed, ConnectionLost
 from natsfs.store.session.client import Address, Login, parse_url
+from natsfs.store.session.denials import Denials
 from natsfs.store.session.line import Line
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,10 @@ RECONNECT_MOST = 2.0
 class Connection:
     """Keeps a line to one of the configured servers."""
 
-    def __init__(self, config: ServerConfig, changed: Callable[[], None]) -> None:
+    def __init__(self, config: ServerConfig, denials: Denials, changed: Callable[[], None]) -> None:
         self.current: Line | None = None
         self._config = config
+        self._denials = denials
         self._changed = changed
         self._available = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -129,7 +131,7 @@ class Connection:
             self._addresses.append(address)
             timeout = max((deadline - loop.time()) / left, 0.1)
             try:
-                return await Line.open(address, self._login, self._config, timeout)
+                return await Line.open(address, self._login, self._config, self._denials, timeout)
             except ConnectFailed as error:
                 failures.append(str(error))
         raise ConnectFailed("; ".join(failures))

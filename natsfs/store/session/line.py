@@ -26,7 +26,6 @@ from natsfs.errors import (
     ConnectionLost,
     InvalidArgument,
     NatsfsError,
-    PermissionsError,
     RequestTimeout,
 )
 from natsfs.store.session.client import (
@@ -38,6 +37,7 @@ from natsfs.store.session.client import (
     connect,
     discard,
 )
+from natsfs.store.session.denials import Denials
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +135,9 @@ class Exchange:
 class Line:
     """A connected client with an inbox of its own.  Made by `open` only."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, denials: Denials) -> None:
         self.address = address
+        self._denials = denials
         self.client = RawClient()
         self.over = asyncio.Event()
         self._prefix = ""
@@ -147,13 +148,18 @@ class Line:
 
     @classmethod
     async def open(
-        cls, address: Address, login: Login, config: ServerConfig, timeout: float
+        cls,
+        address: Address,
+        login: Login,
+        config: ServerConfig,
+        denials: Denials,
+        timeout: float,
     ) -> Line:
         """Connect within *timeout* seconds.
 
         Errors: `ConnectFailed`, also when the credentials may not subscribe to the inbox.
         """
-        line = cls(address)
+        line = cls(address, denials)
         await connect(line.client, address, login, config, timeout, line._on_error, line._on_closed)
         try:
             async with asyncio.timeout(timeout):
@@ -270,17 +276,17 @@ class Line:
 
         nats-py has put the subject into lower case (protocol.md 2.10).
         """
-        error = PermissionsError(f"{self.address} does not allow {kind} to {subject}")
-        log.debug("%s", error)
+        log.debug("%s denies %s to %s", self.address, kind, subject)
         if kind == "subscription":
             self._inbox_denied |= subject == f"{self._prefix}.*".lower()
             for subscription, failed in list(self._taps.items()):
                 if subscription.subject.lower() == subject:
-                    failed(error)
+                    failed(self._denials.error(self.address, kind, subscription.subject))
             return
         for exchange, index in list(self._pending.values()):
-            if exchange.requests[index].subject.lower() == subject:
-                exchange.fail(index, error)
+            wanted = exchange.requests[index].subject
+            if wanted.lower() == subject:
+                exchange.fail(index, self._denials.error(self.address, kind, wanted))
 
     async def ended(self) -> None:
         """Wait until the connection is dead: closed, or silent for too long."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import os
+import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +15,9 @@ import trio
 from natsfs.config import ServerConfig
 from natsfs.errors import PermissionsError
 from natsfs.store.link import open_links
-from natsfs.store.session import NoResponders, Request, open_session
+from natsfs.store.session import NoResponders, Request, Subscription, open_session
 from tests.contract.linked import INFO, StartServer, batch, check_batch, create_stream, linked
+from tests.faults.secured import new_key, operator_mode
 
 pytestmark = pytest.mark.server
 
@@ -44,6 +42,42 @@ async def test_permissions_violation(start: StartServer) -> None:
         with pytest.raises(PermissionsError):
             await links.collect(Request("not.Mine"))
         assert trio.current_time() - begin < 10
+
+
+@pytest.mark.parametrize("by_link", [False, True])
+async def test_flow_control_denied(start: StartServer, by_link: bool) -> None:
+    """Whoever gets what a consumer delivers is told when its flow control may not be answered: it
+    would stand still for ever."""
+    server = start(
+        "authorization { users: [ { user: all, password: pw }, { user: me, password: pw,"
+        ' permissions: { publish: "$JS.API.>" } } ] }'
+    )
+    url = server.url.replace("//", "//me:pw@")
+    async with linked(url) as links:
+        feed = links.feed() if by_link else links.session.feed()
+        async with feed as (subject, subscription):
+            await links.session.request(INFO)  # the server has the subscription now
+            ask_for_flow_control(server.port, subject)
+            with trio.fail_after(10), pytest.raises(PermissionsError, match=r"FC\.OBJ_b\.>$"):
+                await drained(subscription)
+
+
+async def drained(subscription: Subscription) -> None:
+    """Receive until there is an error."""
+    while True:
+        await subscription.receive()
+
+
+def ask_for_flow_control(port: int, subject: str) -> None:
+    """Say on *subject* what a consumer says when it waits for an answer."""
+    block = b"NATS/1.0 100 FlowControl Request\r\n\r\n"
+    head = f"HPUB {subject} $JS.FC.OBJ_b.consumer.1 {len(block)} {len(block)}\r\n"
+    login = json.dumps({"user": "all", "pass": "pw", "headers": True, "verbose": False})
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(f"CONNECT {login}\r\n{head}".encode() + block + b"\r\nPING\r\n")
+        said = b""
+        while b"PONG" not in said:
+            said += connection.recv(4096)
 
 
 async def test_the_session_serves_where_links_are_refused(start: StartServer) -> None:
@@ -93,28 +127,6 @@ async def test_tls(
         check_batch(await links.collect(batch("secret", 64)), 64)
 
 
-def new_key(prefix: int) -> nkeys.KeyPair:
-    return nkeys.from_seed(bytearray(nkeys.encode_seed(os.urandom(32), prefix)))
-
-
-def jwt(signer: nkeys.KeyPair, subject: nkeys.KeyPair, kind: str, **claims: object) -> str:
-    """A NATS JWT in which *signer* says that *subject* is a *kind*."""
-
-    def encode(part: bytes) -> str:
-        return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
-
-    body = {
-        "jti": hashlib.sha256(subject.public_key).hexdigest(),
-        "iat": int(time.time()) - 60,
-        "iss": signer.public_key.decode(),
-        "sub": subject.public_key.decode(),
-        "nats": {"type": kind, "version": 2, **claims},
-    }
-    head = {"typ": "JWT", "alg": "ed25519-nkey"}
-    signed = ".".join(encode(json.dumps(part).encode()) for part in (head, body))
-    return f"{signed}.{encode(signer.sign(signed.encode()))}"
-
-
 async def test_nkey(start: StartServer, tmp_path: Path, only_links: Callable[[], None]) -> None:
     """A link signs its own server's nonce with the session's nkey."""
     key = new_key(nkeys.PREFIX_BYTE_USER)
@@ -129,23 +141,9 @@ async def test_credentials_file(
     start: StartServer, tmp_path: Path, only_links: Callable[[], None]
 ) -> None:
     """A link logs in with the JWT of the session's credentials file."""
-    operator = new_key(nkeys.PREFIX_BYTE_OPERATOR)
-    account, system = (new_key(nkeys.PREFIX_BYTE_ACCOUNT) for _ in range(2))
-    user = new_key(nkeys.PREFIX_BYTE_USER)
-    limits = {"subs": -1, "conn": -1, "leaf": -1, "data": -1, "payload": -1, "wildcards": True}
-    accounts = ", ".join(
-        f"{key.public_key.decode()}: {jwt(operator, key, 'account', limits=limits)}"
-        for key in (account, system)
-    )
-    user_jwt = jwt(account, user, "user", subs=-1, data=-1, payload=-1)
-    (tmp_path / "creds").write_text(
-        f"-----BEGIN NATS USER JWT-----\n{user_jwt}\n------END NATS USER JWT------\n\n"
-        f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
-    )
-    server = start(
-        f"operator: {jwt(operator, operator, 'operator')}\nresolver: MEMORY\n"
-        f"resolver_preload: {{ {accounts} }}\nsystem_account: {system.public_key.decode()}"
-    )
+    made = operator_mode()
+    (tmp_path / "creds").write_text(made.creds)
+    server = start(made.config)
     async with linked(server.url, creds=tmp_path / "creds") as links:
         only_links()
         with pytest.raises(NoResponders):

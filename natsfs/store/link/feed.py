@@ -23,7 +23,14 @@ from natsfs.store.link.handshake import Opened, open_transport
 from natsfs.store.link.outbox import Outbox
 from natsfs.store.link.receiver import Control, Event, ProtocolError
 from natsfs.store.link.transport import BROKEN
-from natsfs.store.session import Access, AnswerLost, Message, Subscription, flow_control_of
+from natsfs.store.session import (
+    DENIED,
+    Access,
+    AnswerLost,
+    Message,
+    Subscription,
+    flow_control_of,
+)
 from natsfs.store.wire import new_nuid
 
 log = logging.getLogger(__name__)
@@ -85,12 +92,15 @@ class Feed:
             case b"-ERR":
                 text = control.text.decode("utf-8", "replace").strip("'")
                 log.debug("%s: %s", self._access.address, text)
-                if self.subject in text:
-                    self.subscription.fail(
-                        self._access.denials.error(
-                            self._access.address, "subscription", self.subject
-                        )
-                    )
+                self._complain(text)
+
+    def _complain(self, text: str) -> None:
+        """Whatever is denied here is needed: the subscription, or to answer flow control, without
+        which the consumer stands still."""
+        denied = DENIED.search(text)
+        if denied is not None:
+            address, kind = self._access.address, denied[1].lower()
+            self.subscription.fail(self._access.denials.error(address, kind, denied[2]))
 
     def _say(self, line: bytes) -> None:
         self._outbox.add([line])

@@ -12,7 +12,6 @@ each await a sender looks again whether the link is over.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
@@ -25,7 +24,7 @@ from natsfs.store.link.handshake import Opened, max_payload_of, open_transport, 
 from natsfs.store.link.outbox import Outbox, encode
 from natsfs.store.link.receiver import LARGE_BYTES, Control, ProtocolError
 from natsfs.store.link.transport import BROKEN
-from natsfs.store.session import Access, Answer, AnswerLost, Message, Request
+from natsfs.store.session import DENIED, Access, Answer, AnswerLost, Message, Request
 from natsfs.store.wire import new_nuid
 
 log = logging.getLogger(__name__)
@@ -52,8 +51,6 @@ CALL_BYTES = 192 * 1024
 #: The largest answer that is received into one buffer: as much as a stream that is read asks for at
 #: once.
 ARENA_BYTES = 4 * 1024 * 1024
-
-_DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"", re.I)
 
 
 class Link:
@@ -245,7 +242,7 @@ class Link:
         """Fail what a permissions violation is about: the server sends no other answer (protocol.md
         2.10).  After most other errors it hangs up, so that nothing is left to do."""
         log.debug("%s: %s", self.access.address, text)
-        denied = _DENIED.search(text)
+        denied = DENIED.search(text)
         if denied is None:
             return
         kind, subject = denied[1].lower(), denied[2]

@@ -23,12 +23,13 @@ from natsfs.store.session.access import Access, access_of
 from natsfs.store.session.bridge import Bridge, SessionClosed, open_bridge
 from natsfs.store.session.client import Message
 from natsfs.store.session.connection import Connection
-from natsfs.store.session.denials import Denials
+from natsfs.store.session.denials import DENIED, Denials
 from natsfs.store.session.line import Answer, AnswerLost, Line, NoResponders, Request
 from natsfs.store.session.subscription import Feed, Subscription, flow_control_of
 from natsfs.store.wire import new_nuid
 
 __all__ = [
+    "DENIED",
     "Access",
     "Answer",
     "AnswerLost",

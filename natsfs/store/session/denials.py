@@ -16,6 +16,9 @@ from natsfs.errors import PermissionsError
 
 log = logging.getLogger(__name__)
 
+#: What a server says of it; nats-py puts that into lower case.
+DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"", re.I)
+
 #: Subjects with names in them, each with what permits all of their kind (protocol.md 2.10).
 _KINDS = (
     (re.compile(r"(\$O\.[^.]+\.[CM])\..+"), r"\1.*"),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,7 +36,7 @@ from natsfs.store.session.client import (
     connect,
     discard,
 )
-from natsfs.store.session.denials import Denials
+from natsfs.store.session.denials import DENIED, Denials
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +50,6 @@ LIVENESS_LIMIT = 2
 #: Longer than any connection: `Line.ended` judges by what arrives, and a flush of nats-py that
 #: times out ends its read loop when the pong comes after all.
 _NEVER = 10**9
-
-_DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\"]*)\"")
 
 NO_RESPONDERS = 503
 
@@ -145,6 +142,8 @@ class Line:
         self._pending: dict[str, tuple[Exchange, int]] = {}
         self._last_token = 0
         self._taps: dict[Subscription, Callable[[NatsfsError], None]] = {}
+        #: What was published last for the sake of a subscription, and whom its denial concerns.
+        self._courtesies: dict[Callable[[NatsfsError], None], str] = {}
 
     @classmethod
     async def open(
@@ -248,19 +247,23 @@ class Line:
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """End what `subscribe` began; nothing happens when the connection has ended before."""
-        self._taps.pop(subscription, None)
+        failed = self._taps.pop(subscription, None)
+        if failed is not None:
+            self._courtesies.pop(failed, None)
         with suppress(nats.errors.Error):
             await self.client.untap(subscription)
 
-    async def publish(self, subject: str) -> None:
-        """Send an empty message; no answer is expected, and none is missed when it is lost."""
+    async def publish(self, subject: str, failed: Callable[[NatsfsError], None]) -> None:
+        """Send an empty message; no answer is expected, and none is missed when it is lost.
+        *failed* is told when it is denied."""
+        self._courtesies[failed] = subject
         with suppress(nats.errors.Error, OSError):
             await self.client.publish(subject)
 
     # -- the end --------------------------------------------------------------------------------
 
     async def _on_error(self, error: Exception) -> None:
-        denied = _DENIED.search(str(error).lower())
+        denied = DENIED.search(str(error).lower())
         if denied is not None:
             self._deny(*denied.groups())
         else:
@@ -283,6 +286,9 @@ class Line:
                 if subscription.subject.lower() == subject:
                     failed(self._denials.error(self.address, kind, subscription.subject))
             return
+        for failed, published in list(self._courtesies.items()):
+            if published.lower() == subject:
+                failed(self._denials.error(self.address, kind, published))
         for exchange, index in list(self._pending.values()):
             wanted = exchange.requests[index].subject
             if wanted.lower() == subject:

@@ -92,7 +92,7 @@ class Feed:
     def _sink(self, message: Message) -> None:
         subject = flow_control_of(message) if message.block else ""
         if subject and self._line is not None:
-            reply = asyncio.get_running_loop().create_task(self._line.publish(subject))
+            reply = asyncio.get_running_loop().create_task(self._line.publish(subject, self._fail))
             self._replies.add(reply)
             reply.add_done_callback(self._replies.discard)
         self._bunch.append(message)

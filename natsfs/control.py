@@ -14,6 +14,7 @@ runs in the mount's own loop, so what it does between two awaits is atomic there
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import inspect
 import json
@@ -241,9 +242,10 @@ def _claim_directory(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.stat()
+        owners = {found.st_uid, directory.lstat().st_uid}
     except OSError as exc:
         raise UsageError(f"cannot use {directory} for control sockets: {exc.strerror}") from exc
-    if found.st_uid != os.geteuid():
+    if owners != {os.geteuid()}:
         raise UsageError(f"{directory}, the place of control sockets, belongs to another user")
     if stat.S_IMODE(found.st_mode) & 0o077:
         if not all(entry.is_socket() for entry in directory.iterdir()):
@@ -269,7 +271,7 @@ class Client:
     """A connection to the control socket of one mount; a context manager.
 
     Errors of the constructor: `ConnectionRefusedError` (the socket is dead), `FileNotFoundError`,
-    other `OSError`.
+    `PermissionError` (another user listens), other `OSError`.
     """
 
     def __init__(self, path: Path, timeout: float = ANSWER_TIMEOUT) -> None:
@@ -279,6 +281,7 @@ class Client:
             self._socket.settimeout(timeout)
             with _short(path) as address:
                 self._socket.connect(address)
+            self._check_peer()
         except BaseException:
             self._socket.close()
             raise
@@ -286,9 +289,19 @@ class Client:
     @property
     def pid(self) -> int:
         """The process that listens, as the kernel knows it; 0 if it is in a foreign namespace."""
+        return self._peer[0]
+
+    def _check_peer(self) -> None:
+        """Commands take a mount's word for which server to log in to."""
+        if self._peer[1] not in (0, os.geteuid()):
+            raise PermissionError(errno.EPERM, "another user listens there", str(self.path))
+
+    @property
+    def _peer(self) -> tuple[int, int, int]:
+        """The process, user and group that listen."""
         found = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid: int = _CREDENTIALS.unpack(found)[0]
-        return pid
+        pid, uid, gid = _CREDENTIALS.unpack(found)
+        return pid, uid, gid
 
     def ask(self, call: str, **args: JSON) -> JSON:
         """The result of *call*.

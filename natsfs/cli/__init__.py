@@ -17,7 +17,7 @@ from natsfs.cli.argv import umount_arguments
 from natsfs.cli.commands import Session
 from natsfs.cli.outcome import USAGE, describe, redacted
 from natsfs.cli.output import say
-from natsfs.cli.secrecy import conceal_credentials, forbid_dumps
+from natsfs.cli.secrecy import conceal_credentials, forbid_dumps, keep_files_private
 
 #: Where each command is: loading one must not cost the time of all.
 _COMMANDS = {
@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv = sys.argv[1:]
         conceal_credentials()
         forbid_dumps()
+        keep_files_private()
     session = Session()
     try:
         status = natsfs.main(list(argv), "natsfs", standalone_mode=False, obj=session)

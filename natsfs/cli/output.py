@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,27 @@ import click
 
 from natsfs.cli.outcome import redacted
 
+_UNUSUAL = re.compile(r"[^\n -~]")
+
 
 def print_json(value: Any) -> None:
     """Print *value* as JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(_harmless(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def print_json_line(value: Any) -> None:
+    """Print *value* as JSON in one line."""
+    click.echo(_harmless(json.dumps(value, ensure_ascii=False)))
+
+
+def _harmless(text: str) -> str:
+    """JSON in which what a terminal would obey is escaped: C1 controls and the like may stand in
+    JSON as they are."""
+    return _UNUSUAL.sub(lambda found: _escaped(found[0]), text)
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -36,7 +54,7 @@ def printable(text: str) -> str:
 
 def say(text: str) -> None:
     """One line on standard error."""
-    click.echo(f"natsfs: {text}", err=True)
+    click.echo(f"natsfs: {printable(text)}", err=True)
 
 
 def local_time(time_ns: int) -> str:
@@ -51,11 +69,17 @@ def rfc3339(time_ns: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
 
 
-class _Redacting(logging.Formatter):
-    """A formatter that drops credentials from URLs, whoever logs them."""
+class _Harmless(logging.Formatter):
+    """A formatter that drops credentials from URLs, whoever logs them, and escapes what a terminal
+    would obey: names come from strangers.  A message has one line, a traceback its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
+        lines = redacted(super().format(record)).split("\n")
+        return "\n".join(map(printable, lines))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 def log_for_command(*, verbose: bool) -> None:
@@ -74,5 +98,5 @@ def log_for_mount(log_file: Path | None, *, verbose: bool) -> None:
 
 
 def _log_to(handler: logging.Handler, words: str, verbose: bool, level: int) -> None:
-    handler.setFormatter(_Redacting(words))
+    handler.setFormatter(_Harmless(words))
     logging.basicConfig(level=logging.DEBUG if verbose else level, handlers=[handler])

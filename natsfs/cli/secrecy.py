@@ -1,5 +1,5 @@
-"""What the operating system would tell others of this process: its arguments, its environment, its
-memory.
+"""What others could learn of this process from the operating system: its arguments, its
+environment, its memory, its files.
 
 `ps` shows every user the arguments of every process, and a mount lives for months.  What stood
 there before `conceal_credentials` ran, a moment after the start, nobody can take back: a password
@@ -47,6 +47,14 @@ def _overwrite(secrets: re.Pattern[bytes], start: int, stop: int) -> None:
     for found in secrets.finditer(shown):
         first, end = found.span(found.lastindex or 0)
         ctypes.memset(start + first - 1, ord("x"), end - first)
+
+
+def keep_files_private() -> None:
+    """Let nobody else at the files that this process makes, whatever the umask of its caller.
+
+    What programs make in a mount has modes of its own: the kernel takes their own umask off.
+    """
+    os.umask(0o077)
 
 
 def forbid_dumps() -> None:

@@ -5,7 +5,6 @@ Concurrency: two tasks feed one `Changes`, each without an await in between.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import trio
 from natsfs.cli.changes import Changes, ObjectChange
 from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import take
-from natsfs.cli.output import printable, rfc3339, say
+from natsfs.cli.output import print_json_line, printable, rfc3339, say
 from natsfs.cli.quantities import shown_size
 from natsfs.cli.stores import with_manager
 from natsfs.cli.target import Target, target_of
@@ -86,7 +85,10 @@ class _Printer:
 
     def _print(self, change: ObjectChange) -> None:
         try:
-            click.echo(_as_json(change) if self.as_json else _as_text(change))
+            if self.as_json:
+                print_json_line(_as_json(change))
+            else:
+                click.echo(_as_text(change))
         except BrokenPipeError:
             # What is left in the buffer would be tried again, and complained about, at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -171,7 +173,7 @@ def _as_text(change: ObjectChange) -> str:
     return f"{time} {change.event:<8} {info.revision:>8} {size:>9} {info.nuid:<22} {name}"
 
 
-def _as_json(change: ObjectChange) -> str:
+def _as_json(change: ObjectChange) -> dict[str, Any]:
     info = change.info
     line: dict[str, Any] = {
         "event": change.event,
@@ -185,4 +187,4 @@ def _as_json(change: ObjectChange) -> str:
         line["old_name"] = change.old_name
     if info.link is not None:
         line["link"] = {"bucket": info.link.bucket, "name": info.link.name}
-    return json.dumps(line, ensure_ascii=False)
+    return line

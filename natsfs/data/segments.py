@@ -27,6 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from natsfs.data.ownership import others_may_replace
 from natsfs.data.segment import (
     Segment,
     bits,
@@ -173,6 +174,8 @@ class SegmentFiles:
         path = self.root / segment.file_name
         if not self._is_safe() or not path.parent.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._safe = False  # what is around the directory has not been looked at
+            self._is_safe()
         if _missing_space(path.parent, min_free) > 0:
             return None
         try:
@@ -189,7 +192,7 @@ class SegmentFiles:
             return None
         try:
             # Without O_NONBLOCK a FIFO that somebody left there would be waited for.
-            return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
 
@@ -247,6 +250,9 @@ class SegmentFiles:
                 return False
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 raise PermissionError(errno.EPERM, "not a directory of this user", str(self.root))
+            if others_may_replace(self.root):
+                parent = str(self.root.parent)
+                raise PermissionError(errno.EPERM, "others may change what is in it", parent)
             if status.st_mode & 0o077:
                 self.root.chmod(0o700)
             self._safe = True
@@ -256,7 +262,8 @@ class SegmentFiles:
 def _write(path: Path, segment: Segment, part: range, data: memoryview) -> int | None:
     """Write blocks and return how many more bytes are used by that; None if another's file is in
     the way."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(path, flags, 0o600)
     try:
         before = _disk_cost(os.fstat(file))
         if not write_header(file, segment):

@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from natsfs.data.ownership import others_may_replace
+
 log = logging.getLogger(__name__)
 
 #: Changes whenever the bytes mean something else, here or in `tree.snapshot` and `tree.packed`.
@@ -136,7 +138,8 @@ class Writing:
 def _is_ours(directory: Path) -> bool:
     """Whether nobody else can have put anything into *directory*."""
     status = directory.lstat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+    foreign = status.st_uid != os.geteuid() or status.st_mode & 0o022
+    if foreign or others_may_replace(directory):
         log.info("%s may be changed by others: no snapshot of a tree is kept there", directory)
         return False
     return True

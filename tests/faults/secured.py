@@ -9,6 +9,7 @@ import os
 import pwd
 import shlex
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,6 +66,14 @@ def natsfs(environment: Mapping[str, str], *arguments: str | os.PathLike[str]) -
     return run(natsfs_command(*arguments), env=environment, cwd=Path("/"), timeout=60)
 
 
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """A directory that everybody may enter: pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(prefix="security-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 NOBODY_ALONE = ("setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups")
 
 
@@ -94,12 +103,16 @@ class Private:
 
 
 @contextmanager
-def mounted_by_nobody(directory: Path, source: str, *options: str) -> Iterator[Private]:
-    """A mount of the user nobody in the foreground, without limits for core files."""
+def mounted_by_nobody(
+    directory: Path, source: str, *options: str, without: str = ""
+) -> Iterator[Private]:
+    """A mount of the user nobody in the foreground, without limits for core files, in an
+    environment *without* one variable."""
     directory.chmod(0o755)
     top, private = directory / "mnt", directory / "private"
     top.mkdir()
     environment = private_environment(private)
+    environment.pop(without, None)
     for path in (top, private, *private.iterdir()):
         os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
     device = directory / "fuse"

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from tests.faults.secured import (
     mounted_by_nobody,
     natsfs,
     new_key,
+    open_directory,
     operator_mode,
     serving,
 )
@@ -235,10 +235,10 @@ def test_started_programs_get_no_secret(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def open_tmp(tmp_path: Path) -> Iterator[Path]:
-    """A directory that everybody may enter: pytest's own are closed to others."""
-    with tempfile.TemporaryDirectory(prefix="security-", dir="/tmp") as name:
-        yield Path(name)
+def open_tmp() -> Iterator[Path]:
+    """A directory that everybody may enter."""
+    with open_directory() as directory:
+        yield directory
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for other users")

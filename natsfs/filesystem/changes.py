@@ -114,6 +114,8 @@ class Changes:
         attributes = self._new(parent, stat.S_IFDIR | mode, uid, gid)
         async with self._m.reservations.hold(lambda: both(marker_name[:-1])):
             self._naming.check_free(parent, name, directory=True)
+            # A file that another mount is creating has another subject than the marker.
+            self._publisher.check_unclaimed(self._publisher.subject_of(marker_name[:-1]))
             await self._publisher.mark(child, marker_name, attributes)
             self._m.notifier.changed(self._m.namespace.place(child, parent, name))
         self._times.entry_changed(parent, attributes.mtime_ns)

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from natsfs.server import Server
+from natsfs.store.wire import new_nuid
 from tests.faults.secured import natsfs, serving
+from tests.mount.foreign import py_client
 from tests.mount.mounting import (
     PACKAGE_ROOT,
     Mount,
@@ -157,6 +159,39 @@ def test_commands_of_a_reader(by_the_readme: Guarded) -> None:
         assert json.loads(watch.stdout.read())["name"] == "file"
 
 
+def put_irregular(made: Guarded) -> bytes:
+    """Store `irregular`, whose chunks are of all sizes and not in a row; its content."""
+    client = py_client(made.url("admin", "").rstrip("/"), made.environment).of(BUCKET)
+    sizes, nuid = (10, 70_000, 1, 5000, 64), new_nuid()
+    chunks = [bytes([number]) * size for number, size in enumerate(sizes)]
+    for chunk in chunks:
+        client.publish(f"$O.{BUCKET}.C.{nuid}", chunk)
+        client.publish(f"$O.{BUCKET}.C.{'x' * 22}", b"another's")
+    client.put_meta("irregular", nuid=nuid, size=sum(sizes), chunks=len(sizes), mtime="")
+    return b"".join(chunks)
+
+
+def test_irregular_objects(by_the_readme: Guarded) -> None:
+    """E, R5: the permissions to read are enough for objects of chunks of all sizes."""
+    body = put_irregular(by_the_readme)
+    with by_the_readme.mount("reader") as mount:
+        with open(mount.directory / "irregular", "rb") as file:
+            file.seek(70_005)
+            assert file.read(20) == body[70_005:70_025]
+        assert (mount.directory / "irregular").read_bytes() == body
+
+
+def test_irregular_objects_denied(tmp_path: Path) -> None:
+    """E, R5: without the permission for them they are EACCES at once."""
+    subject = "$JS.API.CONSUMER.CREATE.OBJ_models.*.$O.models.C.*"
+    with guarded(tmp_path, {"user": without(subject)}) as made:
+        put_irregular(made)
+        with made.mount("user") as mount:
+            assert outcome((mount.directory / "irregular").read_bytes) == "EACCES"
+            assert outcome((mount.directory / "file").read_bytes) == ""
+        assert f"allow publish to {subject}" in mount.log_text()
+
+
 def seen_by(watch: subprocess.Popen[bytes], path: Path) -> bool:
     """Change the file at *path*; whether *watch* has seen such a change and ended."""
     path.touch()
@@ -234,6 +269,7 @@ def test_not_enough_to_mount(incomplete: Guarded, subject: str, tmp_path: Path) 
 COSTS: dict[str, tuple[str, str, str, str]] = {
     "$JS.API.DIRECT.GET.OBJ_models": ("EACCES", "", "", ""),
     "$JS.API.STREAM.MSG.GET.OBJ_models": ("", "", "", ""),
+    "$JS.API.CONSUMER.CREATE.OBJ_models.*.$O.models.C.*": ("", "", "", ""),
     "$JS.API.CONSUMER.DELETE.OBJ_models.*": ("", "", "", ""),
     "$JS.FC.OBJ_models.>": ("", "", "", ""),
     "$JS.API.INFO": ("", "", "", ""),
@@ -241,6 +277,15 @@ COSTS: dict[str, tuple[str, str, str, str]] = {
     "$O.models.M.*": ("", "EROFS", "EROFS", ""),
     "$JS.API.STREAM.PURGE.OBJ_models": ("", "", "", ""),
 }
+
+
+#: What such a short life does not need: reading at the leader, flow control, and objects whose
+#: chunks are of all sizes.
+SELDOM = (
+    "$JS.API.STREAM.MSG.GET.OBJ_models",
+    "$JS.FC.OBJ_models.>",
+    "$JS.API.CONSUMER.CREATE.OBJ_models.*.$O.models.C.*",
+)
 
 
 def test_all_permissions_are_tried() -> None:
@@ -271,8 +316,7 @@ def test_one_missing(incomplete: Guarded, subject: str) -> None:
             (top / "renamed").unlink()
     lines = [line for line in mount.log_text().splitlines() if "session.denials" in line]
     lines = [line for line in lines if f"allow publish to {subject}" in line]
-    # Reading at the leader and flow control were not needed.
-    unneeded = subject in ("$JS.API.STREAM.MSG.GET.OBJ_models", "$JS.FC.OBJ_models.>")
+    unneeded = subject in SELDOM
     assert len(lines) == (0 if unneeded else 1), mount.log_text()
 
 

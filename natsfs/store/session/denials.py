@@ -22,6 +22,7 @@ DENIED = re.compile(r"permissions violation for (publish|subscription) to \"([^\
 #: Subjects with names in them, each with what permits all of their kind (protocol.md 2.10).
 _KINDS = (
     (re.compile(r"(\$O\.[^.]+\.[CM])\..+"), r"\1.*"),
+    (re.compile(r"(.+\.CONSUMER\.CREATE\.OBJ_[^.]+)\.[^.]+\.(\$O\.[^.]+\.C)\..+"), r"\1.*.\2.*"),
     (re.compile(r"(.+\.CONSUMER\.CREATE\.OBJ_[^.]+)\.[^.]+\.(.+)"), r"\1.*.\2"),
     (re.compile(r"(.+\.CONSUMER\.DELETE\.OBJ_[^.]+)\..+"), r"\1.*"),
     (re.compile(r"(\$JS\.FC\.OBJ_[^.]+)\..+"), r"\1.>"),

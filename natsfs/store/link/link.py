@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from natsfs.errors import InvalidArgument
+from natsfs.errors import InvalidArgument, PermissionsError
 from natsfs.store.buffers import Shelf
 from natsfs.store.link.budget import Budget
 from natsfs.store.link.exchange import Exchange, Pending
@@ -248,8 +248,8 @@ class Link:
         kind, subject = denied[1].lower(), denied[2]
         if kind == "subscription":
             self.end("its inbox is not allowed any more")
-        denials, address = self.access.denials, self.access.address
-        self._pending.fail(lambda wanted: denials.error(address, kind, wanted), subject)
+        what = self.access.denials.words(self.access.address, kind, subject)
+        self._pending.fail(lambda _: PermissionsError(what), subject)
 
     # -- the end ----------------------------------------------------------------------------------
 

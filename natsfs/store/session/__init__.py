@@ -2,7 +2,8 @@
 
 This package alone knows nats-py and asyncio.  `client` makes one connection, `line` is one,
 `connection` keeps one, `bridge` crosses between the threads, `subscription` does so for messages
-that nobody asked for one by one, and this module is what trio sees of it.
+that nobody asked for one by one, `denials` words what the server does not allow, and this module is
+what trio sees of it.
 
 Concurrency: everything here runs in the trio thread.  A call crosses to the asyncio thread and back
 once, however many messages it sends or receives; a subscription crosses once for each bunch of

@@ -36,16 +36,20 @@ class Denials:
         self._logged: set[str] = set()
 
     def error(self, server: object, kind: str, subject: str) -> PermissionsError:
-        """The error for a request to *subject*, or a subscription; *kind* is the server's word for
-        which of both."""
+        """The error for a request to *subject*, or a subscription; see `words`."""
+        return PermissionsError(self.words(server, kind, subject))
+
+    def words(self, server: object, kind: str, subject: str) -> str:
+        """What to say of *subject*; *kind* is the server's word for a request or a subscription.
+        Many requests may have one subject, so these are found once for all of them."""
         verb = "subscribe" if kind == "subscription" else "publish"
         what = f"{verb} to {subject}"
         cure = f"{verb} to {permission_for(subject)}"
-        error = PermissionsError(f"{server} does not let these credentials {what}; allow {cure}")
+        words = f"{server} does not let these credentials {what}; allow {cure}"
         if cure not in self._logged:
             self._logged.add(cure)
-            log.info("%s", error)
-        return error
+            log.info("%s", words)
+        return words
 
 
 def permission_for(subject: str) -> str:

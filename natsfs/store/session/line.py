@@ -289,10 +289,12 @@ class Line:
         for failed, published in list(self._courtesies.items()):
             if published.lower() == subject:
                 failed(self._denials.error(self.address, kind, published))
+        error: NatsfsError | None = None
         for exchange, index in list(self._pending.values()):
             wanted = exchange.requests[index].subject
             if wanted.lower() == subject:
-                exchange.fail(index, self._denials.error(self.address, kind, wanted))
+                error = error or self._denials.error(self.address, kind, wanted)
+                exchange.fail(index, error)
 
     async def ended(self) -> None:
         """Wait until the connection is dead: closed, or silent for too long."""

@@ -223,8 +223,20 @@ class ChunkMissing(NatsfsError):
     level = logging.ERROR
 
 
+class MissingKnown(ChunkMissing):
+    """The same for a version of which it was said already."""
+
+    level = logging.DEBUG
+
+
 class MalformedMeta(NatsfsError):
     """A meta message that cannot be understood."""
+
+
+class MalformedKnown(MalformedMeta):
+    """The same for one of which it was said already."""
+
+    level = logging.DEBUG
 
 
 # -- the server ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from natsfs.data.segment import runs
 from natsfs.data.stretches import Flight, Held, Memory, Slot, Stretch
 from natsfs.data.verify import Verifier
 from natsfs.data.version import Version, block_size_of
-from natsfs.errors import ChunkMissing, ConnectionLost, DigestMismatch
+from natsfs.errors import ChunkMissing, ConnectionLost, DigestMismatch, MissingKnown
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import ObjectInfo
 from natsfs.store.primitives import Data
@@ -69,6 +69,8 @@ class ObjectReader:
         self._versions: WeakValueDictionary[Version, Held] = WeakValueDictionary()
         self._streams: set[Readahead] = set()
         self._behind = WriteBehind(cache, nursery)
+        #: Versions with chunks missing, as far as somebody was told.
+        self._incomplete: set[str] = set()
 
     def move_to(self, bucket_identity: str) -> None:
         """The bucket was re-created: versions that are opened from now on are another one's."""
@@ -116,7 +118,7 @@ class ObjectReader:
         if isinstance(outcome, Stretch):
             return [outcome]
         if not slot.ahead:
-            raise outcome
+            raise self._told_once(slot.held.info.nuid, outcome)
         # Nobody needed the blocks when that failed; now somebody does.
         first, stop = max(slot.blocks.start, blocks.start), min(slot.blocks.stop, blocks.stop)
         again = self.claim(slot.held, range(first, stop), ahead=False)
@@ -139,6 +141,15 @@ class ObjectReader:
         """Forget every block of a version that is damaged, in memory and on disk (R3)."""
         self._memory.forget(held)
         await self._behind.discard(held.version.bucket_identity, held.version.nuid)
+
+    def _told_once(self, nuid: str, error: Exception) -> Exception:
+        """*error*, which is one line of the log however many blocks of a version are missing."""
+        if not isinstance(error, ChunkMissing):
+            return error
+        if nuid in self._incomplete:
+            return MissingKnown(str(error))
+        self._incomplete.add(nuid)
+        return error
 
     def _depart(self, held: Held, wanted: range, *, ahead: bool) -> Flight:
         """Begin to fetch the first of *wanted* and as many after it as are missing and fit."""
@@ -180,6 +191,8 @@ class ObjectReader:
 
     async def _bring_from_store(self, held: Held, blocks: range) -> memoryview:
         info, start, stop = held.info, *map(held.version.start, (blocks.start, blocks.stop))
+        if not info.nuid:
+            raise ChunkMissing(f"object {info.name!r} has {info.size} bytes and names no version")
         data = memoryview(await self._store.read(info, start, stop))
         if len(data) != stop - start:
             text = f"{len(data)} bytes instead of {stop - start} at {start}"

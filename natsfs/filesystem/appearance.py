@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from natsfs.errors import InvalidArgument
+from natsfs.errors import InvalidArgument, MalformedKnown
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.attributes import Attributes
-from natsfs.filesystem.links import shown_target
+from natsfs.filesystem.links import MAX_TARGET, shown_target
 from natsfs.filesystem.state import Mounted
 from natsfs.store.model import ObjectInfo
 from natsfs.tree.nodes import Directory, Leaf, Node
@@ -34,7 +34,8 @@ def attributes_of(mounted: Mounted, node: Node) -> Attributes:
         found, problems = attrs.of_object(node.info, mounted.tree)
         meta = node.info
         if node.info.link is not None or attrs.SYMLINK_KEY in node.info.metadata:
-            found = replace(found, size=_text_length(mounted, node, node.info, found))
+            found, unusable = _with_text_length(mounted, node, node.info, found)
+            problems += unusable
     if problems and meta is not None and meta.subject not in mounted.reported:
         mounted.reported.add(meta.subject)
         log.warning("metadata of %r cannot be used: %s", meta.name, ", ".join(problems))
@@ -43,7 +44,18 @@ def attributes_of(mounted: Mounted, node: Node) -> Attributes:
 
 
 def link_text(mounted: Mounted, leaf: Leaf) -> bytes:
-    """What readlink(2) gives for *leaf*.  Errors: `InvalidArgument` when it is no symbolic link."""
+    """What readlink(2) gives for *leaf*.
+
+    Errors: `InvalidArgument` when it is no symbolic link; `MalformedKnown` when no program could
+    use the text, which `attributes_of` tells the log.
+    """
+    text = _whole_text(mounted, leaf)
+    if _is_unusable(text):
+        raise MalformedKnown(f"the link {leaf.object_name!r} has a text that no path can be")
+    return text
+
+
+def _whole_text(mounted: Mounted, leaf: Leaf) -> bytes:
     info = leaf.info
     if info is None:
         raise InvalidArgument("not a symbolic link")
@@ -65,7 +77,18 @@ def _of_directory(mounted: Mounted, directory: Directory) -> tuple[Attributes, l
     return found, problems
 
 
-def _text_length(mounted: Mounted, leaf: Leaf, info: ObjectInfo, found: Attributes) -> int:
+def _is_unusable(text: bytes) -> bool:
+    """Whether symlink(2) would refuse *text*.  The kernel cuts one at a NUL, refuses a long one
+    without a word, and takes an empty one for the directory that the link is in."""
+    return not 0 < len(text) < MAX_TARGET or b"\0" in text
+
+
+def _with_text_length(
+    mounted: Mounted, leaf: Leaf, info: ObjectInfo, found: Attributes
+) -> tuple[Attributes, list[str]]:
+    """*found* with the size of a link, and what is wrong with its text."""
     if info.link is None and not attrs.is_symlink(found):
-        return found.size
-    return len(link_text(mounted, leaf))
+        return found, []
+    text = _whole_text(mounted, leaf)
+    problems = [f"a link to {text[:40]!r}… ({len(text)} bytes)"] if _is_unusable(text) else []
+    return replace(found, size=len(text)), problems

@@ -24,7 +24,7 @@ from natsfs.filesystem.attributes import Attributes
 from natsfs.filesystem.naming import check_length
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import DirectoryHandle
-from natsfs.store.model import DEFAULT_CHUNK_SIZE, AccountLimits, BucketStatus
+from natsfs.store.model import DEFAULT_CHUNK_SIZE, LARGEST_CHUNK, AccountLimits, BucketStatus
 from natsfs.tree.nodes import Directory, Leaf, Node
 
 log = logging.getLogger(__name__)
@@ -121,9 +121,11 @@ class Entries:
         return 1 + len(self._m.namespace.links_to(node)) if isinstance(node, Leaf) else 1
 
     def block_size(self, node: Node) -> int:
-        """`st_blksize`: the chunk size (M7)."""
+        """`st_blksize`: the chunk size (M7), if there can be chunks of that size.  Programs take
+        buffers of it, and it has 32 bits on its way."""
         info = node.info if isinstance(node, Leaf) else None
-        return (info.max_chunk_size if info is not None else 0) or DEFAULT_CHUNK_SIZE
+        size = info.max_chunk_size if info is not None else 0
+        return size if 0 < size <= LARGEST_CHUNK else DEFAULT_CHUNK_SIZE
 
     def settled(self, node: Node) -> bool:
         """Whether the kernel may keep what it is told of *node* until it is told otherwise."""

@@ -338,7 +338,7 @@ class Intake:
         known = self._m.malformed.get(event.subject)
         self._m.malformed[event.subject] = event
         if known is None or known.revision != event.revision:
-            log.warning("an object cannot be shown: meta on %s: %s", event.subject, event.reason)
+            log.warning("an object cannot be shown: %s", event.reason)
         self._arrivals.vanish(event.subject)
 
     def _mark_seen(self, subject: str) -> None:

@@ -34,7 +34,7 @@ from natsfs.data.snapshots import SnapshotFile
 from natsfs.errors import NatsfsError, NotFoundError
 from natsfs.filesystem.state import Mounted
 from natsfs.store.model import BucketStatus, Updated
-from natsfs.tree.snapshot import Damaged, Summary, render, restore
+from natsfs.tree.snapshot import Damaged, Summary, TooDeep, render, restore
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -236,9 +236,11 @@ class Recollection:
                     begin = trio.current_time()
             if await _in_thread(partial(writing.add, bytes(waiting))):
                 return bool(await _in_thread(writing.finish))
-            return False
+        except TooDeep as error:
+            log.info("no snapshot of the tree is kept: %s", error)
         finally:
             writing.abandon()
+        return False
 
 
 async def _in_thread(work: Callable[[], T]) -> T | None:

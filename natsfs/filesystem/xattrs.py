@@ -41,6 +41,9 @@ NATS = b"user.nats."
 #: payload, 1 MiB by default, and every watcher of the bucket receives it.
 MAX_METADATA = 256 * 1024
 
+#: Bytes of an attribute's name: XATTR_NAME_MAX of Linux, which answers ERANGE for longer ones.
+MAX_NAME = 255
+
 
 class Xattrs:
     """Extended attributes of one mount."""
@@ -64,10 +67,11 @@ class Xattrs:
         return bytes_of(info.metadata[key])
 
     def names(self, node: Node) -> list[bytes]:
-        """What listxattr(2) gives."""
+        """What listxattr(2) gives: only names that getxattr(2) can be asked for.  A foreign client
+        may have chosen others, which `user.nats.metadata` shows."""
         info = _info(node)
         metadata = info.metadata if info is not None else {}
-        return [name for key in metadata if (name := _name_of(key))]
+        return [name for key in metadata if _is_name(name := _name_of(key))]
 
     async def put(self, node: Node, name: bytes, value: bytes) -> None:
         """Set *name*.
@@ -125,6 +129,10 @@ def _name_of(key: str) -> bytes:
     name = bytes_of(key)
     inner = key.removeprefix("user.")
     return name if name.startswith(GUARDED) or (inner != key and _is_taken(inner)) else USER + name
+
+
+def _is_name(name: bytes) -> bool:
+    return len(USER) < len(name) <= MAX_NAME and b"\0" not in name
 
 
 def _keys_for(name: bytes) -> tuple[str, str]:

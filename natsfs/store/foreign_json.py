@@ -18,6 +18,10 @@ MAX_DEPTH = 64
 #: The greatest size that an offset of the kernel can address.
 MAX_INT = 2**63 - 1
 
+#: Characters of an object's name.  A subject has room for 2,900 bytes of one, so no client can have
+#: put a longer one there; each of its slashes is a directory, which takes a kilobyte.
+MAX_NAME = 32 * 1024
+
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

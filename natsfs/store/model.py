@@ -14,6 +14,9 @@ from typing import Any
 #: The chunk size that every client but a configured one writes (ADR-20; protocol.md 1.3).
 DEFAULT_CHUNK_SIZE = 128 * 1024
 
+#: No server takes a larger message (its `max_payload` is at most 64 MiB).
+LARGEST_CHUNK = 64 * 1024 * 1024
+
 #: The `ObjectInfo.ttl` of a message that never expires.
 EVER = -1
 

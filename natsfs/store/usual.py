@@ -13,9 +13,10 @@ from typing import Annotated
 
 import msgspec
 
-from natsfs.store.foreign_json import MAX_INT
+from natsfs.store.foreign_json import MAX_INT, MAX_NAME
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
 
 
 class UsualOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -28,7 +29,7 @@ class UsualOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class UsualMeta(msgspec.Struct, forbid_unknown_fields=True):
     """The fields of ADR-20, each of its own type or null.  *mtime* and *bucket* say nothing."""
 
-    name: str
+    name: _Name
     bucket: str | None = None
     nuid: str | None = None
     size: _Count | None = None

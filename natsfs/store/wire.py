@@ -21,6 +21,7 @@ from typing import Any
 
 from natsfs.errors import InvalidArgument, MalformedMeta, NameTooLongError
 from natsfs.store.foreign_json import (
+    MAX_NAME,
     Unreadable,
     as_text,
     dump,
@@ -218,7 +219,7 @@ def parse_info(
     Errors: `MalformedMeta`, whatever the payload.
     """
     usual = read_usual(payload)
-    if usual is not None and usual.name and (not usual.nuid or _NUID.fullmatch(usual.nuid)):
+    if usual is not None and (not usual.nuid or _NUID.fullmatch(usual.nuid)):
         return _usual_info(usual, subject, bucket, revision, time_ns, ttl)
     try:
         return _unusual_info(load(payload), subject, bucket, revision, time_ns, ttl)
@@ -282,6 +283,8 @@ def _name(fields: Mapping[str, Any]) -> str:
     name = read_text(fields, "name")
     if not name:
         raise Unreadable("no name")
+    if len(name) > MAX_NAME:
+        raise Unreadable(f"a name of {len(name)} characters")
     return name
 
 

@@ -16,6 +16,8 @@ Pure and synchronous, as `namespace`, whose business it is to call this after ev
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from natsfs.tree.names import (
     MAX_COMPONENT,
     QUOTE,
@@ -51,8 +53,20 @@ def adopt(directory: Directory, node: Node) -> list[Change]:
     """Find a name in *directory* for *node*, which has none yet, and for whom it displaces."""
     component = encode_component(component_text(node))
     node.name = b""
-    directory.displaced.setdefault(component, []).append(node)
+    waiting = directory.displaced.setdefault(component, [])
+    waiting.append(node)
+    if _changes_nothing(directory, node, component, waiting[0]):
+        return _show_displaced(directory, node, component, first=False)
     return arrange(directory, component)
+
+
+def _changes_nothing(directory: Directory, node: Node, component: bytes, first: Node) -> bool:
+    """Whether *node* comes after the owner of *component* and the *first* of those that want it,
+    so that all others are shown as they are: there may be thousands of them."""
+    owner = directory.children.get(component)
+    if owner is None or first is node or not (_is_stored(node) and _is_stored(first)):
+        return False
+    return max(_rank(owner), _rank(first)) < _rank(node) and not is_displaced(owner)
 
 
 def displace(directory: Directory, node: Node) -> list[Change]:
@@ -78,13 +92,13 @@ def arrange(directory: Directory, component: bytes) -> list[Change]:
     """Show all entries of *directory* that want *component* as they are to be shown."""
     occupant = directory.children.get(component)
     owner = occupant if occupant is not None and not is_displaced(occupant) else None
-    rest = sorted(directory.displaced.pop(component, ()), key=_rank)
+    rest = _ranked(directory.displaced.pop(component, ()))
     winner = _winner(component, owner, rest)
     changes: list[Change] = []
     if winner is not None and winner is not owner:
         rest = [node for node in rest if node is not winner]
         if owner is not None:
-            rest = sorted([*rest, owner], key=_rank)
+            rest = _ranked([*rest, owner])
         elif occupant is not None and occupant not in (winner, *rest):
             # A name that was made up for somebody else, who gets another one.
             changes += _evict(directory, occupant)
@@ -92,7 +106,8 @@ def arrange(directory: Directory, component: bytes) -> list[Change]:
     if stored := [node for node in rest if _is_stored(node)]:
         directory.displaced[component] = stored
     for place, node in enumerate(rest):
-        changes += _show_displaced(directory, node, component, first=not place)
+        if not place or not _is_hashed(directory, node, component):
+            changes += _show_displaced(directory, node, component, first=not place)
     if winner is not None and owner is None:
         changes += _arrange_base(directory, component)
     return changes
@@ -106,13 +121,20 @@ def _arrange_base(directory: Directory, component: bytes) -> list[Change]:
 
 
 def _winner(component: bytes, owner: Node | None, waiting: list[Node]) -> Node | None:
-    """Who is to have *component* itself."""
+    """Who is to have *component* itself.  *waiting* are in order."""
     if len(component) > MAX_COMPONENT:
         return None
-    able = [node for node in waiting if is_canonical(component_text(node))]
+    first = next((node for node in waiting if is_canonical(component_text(node))), None)
     if owner is not None and encode_component(component_text(owner)) != component:
         return owner  # It is on its way here: its meta does not have the new name yet.
-    return min([*able, owner] if owner is not None else able, key=_rank, default=None)
+    able = [node for node in (first, owner) if node is not None]
+    return _ranked(able)[0] if able else None
+
+
+def _ranked(nodes: Sequence[Node]) -> list[Node]:
+    """*nodes* in order.  One alone needs no rank, which for a directory takes its whole path: a
+    path of many directories would be spelled once for each of them."""
+    return sorted(nodes, key=_rank) if len(nodes) > 1 else list(nodes)
 
 
 def _rank(node: Node) -> tuple[bool, bool, str]:
@@ -135,6 +157,13 @@ def _show_displaced(
         if not _is_taken(directory, name, node):
             return _show(directory, node, name)
     raise AssertionError("unreachable: there are names without end")
+
+
+def _is_hashed(directory: Directory, node: Node, component: bytes) -> bool:
+    """Whether *node* is shown by a hash already, which is the same whoever comes or goes: of
+    thousands that want one name each would be hashed for each of the others."""
+    made_up = node.name not in (b"", component, component + _QUOTE) and _is_stored(node)
+    return made_up and directory.children.get(node.name) is node
 
 
 def _create_elsewhere(directory: Directory, node: Node, component: bytes) -> list[Change]:

@@ -37,8 +37,17 @@ NEWEST = 100
 _LENGTH = 4
 
 
+#: How deep a directory of a snapshot may be.  Each has its whole path, so that a tree of a few
+#: metas and thousands of levels, which no program makes, would take longer than to be loaded.
+MAX_DEPTH = 200
+
+
 class Damaged(Exception):
     """The bytes are no snapshot."""
+
+
+class TooDeep(Exception):
+    """A tree that a snapshot is no good for."""
 
 
 @dataclass(slots=True)
@@ -90,7 +99,10 @@ _rest = msgspec.msgpack.Decoder(_Rest).decode
 
 
 def render(namespace: Namespace, revision: int) -> Iterator[bytes]:
-    """The snapshot of *namespace*, which knows everything up to *revision*, piece by piece."""
+    """The snapshot of *namespace*, which knows everything up to *revision*, piece by piece.
+
+    Errors: `TooDeep`.
+    """
     writer = _Writer(namespace, revision)
     for directory in _holding(namespace.root):
         yield _frame(writer.folder(directory))
@@ -151,6 +163,8 @@ class _Writer:
             keys.append(key_of(nuid))
             newest.append((revision, time_ns, component))
         prefix = directory.prefix
+        if prefix.count("/") > MAX_DEPTH:
+            raise TooDeep(f"a directory is more than {MAX_DEPTH} levels deep")
         self._count(newest, prefix)
         for node in (directory, *directory.children.nodes()):
             self._add_node(node, prefix, records, keys)

@@ -94,7 +94,8 @@ class ChunkReader:
     async def _layout(self, info: ObjectInfo) -> tuple[Layout, Mapping[int, Data]]:
         """The layout of *info*, and the chunks that finding out has brought, by their sequence."""
         known = self._layouts.get(info.nuid)
-        if known is not None:
+        # A meta may claim another one's version, with a size of its own.
+        if known is not None and known.size == info.size:
             self._layouts.move_to_end(info.nuid)
             return known, {}
         if not info.subject:

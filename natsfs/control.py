@@ -50,6 +50,9 @@ MAX_ANSWER = 16 * 1024 * 1024
 #: A command holds one connection or two; more than this is a mistake, and is turned away.
 MAX_CONNECTIONS = 16
 
+#: Seconds until a listener that got no descriptor for a client tries again.
+ACCEPT_PAUSE = 1.0
+
 #: Seconds; an answer comes out of memory, so only a mount in trouble takes this long.
 ANSWER_TIMEOUT = 5.0
 
@@ -153,8 +156,18 @@ async def serve_control(
 async def _accept(
     listener: trio.socket.SocketType, handlers: Mapping[str, Handler], nursery: trio.Nursery
 ) -> None:
+    refused = False
     while True:
-        client, _ = await listener.accept()
+        try:
+            client, _ = await listener.accept()
+        except OSError as error:
+            # Descriptors or memory are short, or the client has gone: no reason to end the mount.
+            level = logging.DEBUG if refused else logging.WARNING
+            log.log(level, "control: connections cannot be accepted now: %s", error)
+            refused = True
+            await trio.sleep(ACCEPT_PAUSE)
+            continue
+        refused = False
         if len(nursery.child_tasks) < MAX_CONNECTIONS:
             nursery.start_soon(_converse, trio.SocketStream(client), handlers)
         else:
@@ -207,7 +220,7 @@ async def _dispatch(line: bytes, handlers: Mapping[str, Handler]) -> JSON:
         call, args = request["call"], request.get("args", {})
         handler = handlers[call]
         inspect.signature(handler).bind(**args)
-    except (ValueError, TypeError, AttributeError) as exc:
+    except (ValueError, TypeError, AttributeError, RecursionError) as exc:
         raise UsageError(f"not a request: {exc}") from None
     except KeyError as exc:
         raise UsageError(f"this mount does not know the call {exc}") from None

@@ -198,6 +198,8 @@ class BlockCache:
             pause.begin(self._files.root, f"no answer within {deadline:g} s")
         except OSError as error:
             pause.begin(self._files.root, str(error))
+        except (MemoryError, RuntimeError) as error:  # the latter for want of a thread
+            pause.begin(self._files.root, repr(error))
         return None
 
 

@@ -63,7 +63,7 @@ def parse_headers(block: bytes | bytearray | memoryview) -> Headers:
         if colon:
             fields[name.decode("utf-8", "replace")] = value.strip().decode("utf-8", "replace")
     return Headers(
-        int(status) if status.isdigit() else 0,
+        int(status) if status.isdigit() and len(status) <= 3 else 0,
         description.strip().decode("utf-8", "replace"),
         MappingProxyType(fields),
     )

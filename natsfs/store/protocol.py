@@ -42,6 +42,17 @@ BATCH_SEQUENCE = "Nats-Batch-Sequence"
 BATCH_COMMIT = "Nats-Batch-Commit"
 
 
+#: What decoding JSON from strangers, and taking it apart, may raise.
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+
+
 # -- direct get: requests -------------------------------------------------------------------------
 
 
@@ -111,6 +122,9 @@ class Status:
 _SEQUENCE = b"\r\nNats-Sequence: "
 _PLAIN = b"NATS/1.0\r\n"
 
+#: Digits of the largest number that a server knows.  `int` refuses more than 4,300 of them.
+MOST_DIGITS = 20
+
 NO_MESSAGE = 404
 NO_RESPONDERS = 503
 
@@ -147,7 +161,8 @@ def sequence_after(fields: bytes, block: bytes) -> int | None:
     if begin < len(fields) or block.rfind(_SEQUENCE) != begin - len(_SEQUENCE):
         return None
     digits = block[begin:end]
-    return int(digits) if digits.isdigit() and block.startswith(_PLAIN) else None
+    known = digits.isdigit() and len(digits) <= MOST_DIGITS and block.startswith(_PLAIN)
+    return int(digits) if known else None
 
 
 def _status(headers: Headers) -> Status:
@@ -197,7 +212,7 @@ def parse_stored(what: str, reply: Mapping[str, Any]) -> StoredMessage:
             headers.fields,
             base64.b64decode(message.get("data", "")),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise ServerRefused(what, 0, f"unreadable stored message: {error!r}") from None
 
 
@@ -231,7 +246,7 @@ def parse_puback(
             bool(reply.get("duplicate", False)),
             int(reply.get("count", 0)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ServerRefused(what, 0, f"unreadable acknowledgement: {error!r}") from None
 
 
@@ -271,23 +286,25 @@ def refusal(what: str, error: Mapping[str, Any], *, expected: int | None = None)
     that was asked for.
     """
     code = error.get("err_code", 0)
+    code = code if isinstance(code, int) else 0
     description = str(error.get("description", "no description"))
     if code in _LOST_RACE:
         actual = re.search(r"wrong last sequence: (\d+)", description)
         return WrongRevision(what, expected, int(actual[1]) if actual else None)
     if code in _STORE_FAILED and ("maximum" in description or "no space" in description):
         return NoSpaceError(f"{what}: {description}")
-    known = _ERRORS.get(code) if isinstance(code, int) else None
+    known = _ERRORS.get(code)
     if known is not None:
         return known(f"{what}: {description}")
-    return ServerRefused(what, code if isinstance(code, int) else 0, description)
+    return ServerRefused(what, code, description)
 
 
 def raise_refusal(what: str, reply: Mapping[str, Any], *, expected: int | None = None) -> None:
     """Raise `refusal` if the decoded answer *reply* has an error in it."""
     error = reply.get("error")
     if error:
-        raise refusal(what, error, expected=expected)
+        fields = error if isinstance(error, Mapping) else {"description": error}
+        raise refusal(what, fields, expected=expected)
 
 
 # -- the life of a message -----------------------------------------------------------------------
@@ -302,10 +319,11 @@ def parse_ttl(text: str) -> int:
     if text == "never":
         return EVER
     if text.isdecimal():
-        return int(text)
+        return int(text) if len(text) <= MOST_DIGITS else EVER
     if not text or _GO_DURATION.sub("", text):
         return 0
-    return int(sum(float(number) * _GO_UNITS[unit] for number, unit in _GO_DURATION.findall(text)))
+    life = sum(float(number) * _GO_UNITS[unit] for number, unit in _GO_DURATION.findall(text))
+    return int(life) if life < 10**MOST_DIGITS else EVER
 
 
 # -- delivery by a consumer -----------------------------------------------------------------------
@@ -333,7 +351,7 @@ def parse_delivery(reply: str) -> Delivery | None:
     if tokens[:2] != ["$JS", "ACK"]:
         return None
     rest = tokens[2:] if len(tokens) == 9 else tokens[4:]
-    if len(rest) < 7 or not all(map(str.isdecimal, rest[2:7])):
+    if len(rest) < 7 or not all(n.isdecimal() and len(n) <= MOST_DIGITS for n in rest[2:7]):
         return None
     _, sequence, consumed, time_ns, pending = map(int, rest[2:7])
     return Delivery(rest[0], rest[1], sequence, consumed, time_ns, pending)

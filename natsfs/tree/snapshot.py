@@ -111,16 +111,22 @@ def render(namespace: Namespace, revision: int) -> Iterator[bytes]:
 
 def restore(namespace: Namespace, data: bytes | memoryview) -> Summary:
     """Fill the empty *namespace* with the snapshot *data*.  Errors: `Damaged`."""
-    frames = list(_frames(memoryview(data)))
+    try:
+        return _restore(namespace, memoryview(data))
+    except Damaged:
+        raise
+    except Exception as error:  # whatever it is, it costs the time of loading and not the mount
+        raise Damaged(repr(error)) from error
+
+
+def _restore(namespace: Namespace, data: memoryview) -> Summary:
+    frames = list(_frames(data))
     if not frames:
         raise Damaged("there is nothing in it")
-    try:
-        rest = _rest(frames[-1])
-        namespace.index.standard = Standard(*rest.standard) if rest.standard else None
-        for frame in frames[:-1]:
-            rest.metas += _restore_folder(namespace, _folder(frame))
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise Damaged(str(error)) from None
+    rest = _rest(frames[-1])
+    namespace.index.standard = Standard(*rest.standard) if rest.standard else None
+    for frame in frames[:-1]:
+        rest.metas += _restore_folder(namespace, _folder(frame))
     changed = {directory: directory.changed for directory in walk_directories(namespace.root)}
     for meta in rest.metas:
         namespace.apply(_info(meta))

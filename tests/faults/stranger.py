@@ -40,7 +40,11 @@ class Stranger:
             window = messages[start : start + WINDOW]
             frames = bytearray()
             for subject, payload in window:
-                frames += f"PUB {subject} _I.x {len(payload)}\r\n".encode() + payload + b"\r\n"
+                # Metas take the place of what was there, as those of all clients do.
+                fields = b"Nats-Rollup: sub\r\n" if ".M." in subject else b""
+                head = b"NATS/1.0\r\n" + fields + b"\r\n"
+                sizes = f"{len(head)} {len(head) + len(payload)}"
+                frames += f"HPUB {subject} _I.x {sizes}\r\n".encode() + head + payload + b"\r\n"
             self._socket.sendall(frames)
             for _ in window:
                 answer = json.loads(self._message())

@@ -35,6 +35,7 @@ from tests.mount.conftest import (
 )
 from tests.mount.mounting import Mount, natsfs_command, refused, run, wait_until
 
+from .objects import lines_with, put, told, visit
 from .stranger import Stranger
 
 pytestmark = [pytest.mark.mount, pytest.mark.timeout(120)]
@@ -83,40 +84,10 @@ def stranger(nats_url: str, bucket: str) -> Iterator[Stranger]:
         yield made
 
 
-def put(stranger: Stranger, name: str, body: bytes, chunk: int = 0, **fields: Any) -> str:
-    """Store an object in chunks of *chunk* bytes; gives its nuid."""
-    nuid = new_nuid()
-    size = chunk or max(len(body), 1)
-    chunks = [body[at : at + size] for at in range(0, len(body), size)]
-    stranger.store([(f"$O.{stranger.bucket}.C.{nuid}", part) for part in chunks])
-    digest = render_digest(hashlib.sha256(body).digest())
-    usual = {"nuid": nuid, "size": len(body), "chunks": len(chunks), "digest": digest}
-    options = {"max_chunk_size": size}
-    stranger.store_meta(name, {**usual, "options": options, **fields})
-    return nuid
-
-
-def visit(directory: Path) -> dict[str, str]:
-    """What `tests.faults.visit` finds."""
-    command = [sys.executable, "-m", "tests.faults.visit", str(directory)]
-    found: dict[str, str] = json.loads(run(command, cwd=Path.cwd(), timeout=100).check())
-    return found
-
-
-def told(body: bytes) -> str:
-    """What `visit` says of a file with these bytes."""
-    return f"file {len(body)} {hashlib.sha256(body).hexdigest()}"
-
-
 def malformed(mount: Mount, env: dict[str, str]) -> dict[str, str]:
     """The objects that `natsfs status` says are not shown, by subject."""
     text = run(natsfs_command("status", "--json", mount.directory), env=env).check()
     return {entry["name"]: entry["reason"] for entry in json.loads(text)[0]["malformed"]}
-
-
-def lines_with(mount: Mount, text: str) -> list[str]:
-    """The lines of the log that have *text*."""
-    return [line for line in mount.log_text().splitlines() if text in line]
 
 
 def test_wrong_types_everywhere(

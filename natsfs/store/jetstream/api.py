@@ -152,7 +152,7 @@ def decode(what: str, data: bytes | bytearray | memoryview) -> dict[str, Any]:
     when it is no JSON object."""
     try:
         answer = json.loads(bytes(data))
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise ServerRefused(what, 0, f"unreadable answer {data[:40]!r}")

@@ -81,7 +81,7 @@ class Consumer:
 
     def _heartbeat(self, message: Message) -> None:
         delivered = parse_headers(message.block).fields.get("Nats-Last-Consumer", "")
-        if delivered.isdigit() and int(delivered) != self._last:
+        if delivered.isdecimal() and delivered != str(self._last):
             raise ConsumerLost(f"message {delivered} was not seen, {self._last} was the last")
 
 

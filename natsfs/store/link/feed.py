@@ -62,7 +62,7 @@ class Feed:
                     if self.subscription.waiting > WAITING:
                         with trio.move_on_after(PATIENCE):
                             await self.subscription.emptied()
-        except (*BROKEN, ProtocolError) as error:
+        except (*BROKEN, ProtocolError, MemoryError) as error:
             reason = str(error) or type(error).__name__
             log.debug("the feed from %s is over: %s", self._access.address, reason)
             self.subscription.fail(AnswerLost(f"connection lost: {reason}"))

@@ -92,7 +92,7 @@ def parse_info(text: bytes) -> dict[str, Any]:
     """What a server says of itself in INFO.  Errors: `ProtocolError`."""
     try:
         info = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         info = None
     if not isinstance(info, dict):
         raise ProtocolError(f"unreadable greeting {text[:40]!r}")

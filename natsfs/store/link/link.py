@@ -185,7 +185,7 @@ class Link:
     async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
-        except (*BROKEN, ProtocolError) as error:
+        except (*BROKEN, ProtocolError, MemoryError) as error:
             self.end(str(error) or type(error).__name__)
 
     async def _read(self) -> None:

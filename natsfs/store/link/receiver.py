@@ -35,7 +35,9 @@ MESSAGE_LIMIT = 256 * 1024 * 1024
 _CRLF = b"\r\n"
 
 #: Subject, reply subject and sizes of a message without headers, or those of one with headers.
-_LINE = re.compile(rb"(?:MSG (\S+) \d+ (?:(\S+) )?(\d+)|HMSG (\S+) \d+ (?:(\S+) )?(\d+) (\d+))\r\n")
+_LINE = re.compile(
+    rb"(?:MSG (\S+) \d+ (?:(\S+) )?(\d{1,9})|HMSG (\S+) \d+ (?:(\S+) )?(\d{1,9}) (\d{1,9}))\r\n"
+)
 
 
 class ProtocolError(NatsfsError):

@@ -73,10 +73,13 @@ class _Process:
 class Server:
     """A nats-server process that serves one store directory on 127.0.0.1."""
 
-    def __init__(self, directory: Path, process: _Process, port: int) -> None:
+    def __init__(
+        self, directory: Path, process: _Process, port: int, binary: Path | None = None
+    ) -> None:
         self.directory = directory
         self.port = port
         self._process = process
+        self._binary = binary
 
     @property
     def url(self) -> str:
@@ -106,7 +109,7 @@ class Server:
         Errors: `MountFailed` when it does not come up.
         """
         self.stop()
-        self._process = _spawn(self.directory, self.port)
+        self._process = _spawn(self.directory, self.port, self._binary)
         _await_port(self.directory, self._process)
 
     def _end(self, number: signal.Signals) -> None:
@@ -202,20 +205,27 @@ def find_binary() -> Path:
     return Path(found)
 
 
-def start_server(store_dir: Path, *, extra_config: str = "", jetstream: bool = True) -> Server:
+def start_server(
+    store_dir: Path,
+    *,
+    extra_config: str = "",
+    jetstream: bool = True,
+    binary: Path | None = None,
+) -> Server:
     """Start a server on a free port and wait until it answers.  The caller stops it.
 
-    *extra_config* is appended to its configuration file.
+    *extra_config* is appended to its configuration file.  *binary* is a program named nats-server,
+    the one of `find_binary` where it is None.
 
     Errors: `UsageError` and `MountFailed` as `EmbeddedServer.join`.
     """
     directory = _prepare(store_dir)
     _write_config(directory, extra_config, jetstream=jetstream)
-    process = _spawn(directory, -1)
+    process = _spawn(directory, -1, binary)
     port = _await_port(directory, process)
     record = json.dumps({**asdict(process), "port": port})
     _write_private(directory / "server.json", record)
-    return Server(directory, process, port)
+    return Server(directory, process, port, binary)
 
 
 # -- files of a store directory -------------------------------------------------------------------
@@ -298,10 +308,11 @@ def _log_tail(directory: Path) -> str:
 # -- the process ----------------------------------------------------------------------------------
 
 
-def _spawn(directory: Path, port: int) -> _Process:
+def _spawn(directory: Path, port: int, binary: Path | None) -> _Process:
     for stale in directory.glob("*.ports"):
         stale.unlink(missing_ok=True)
-    command = [str(find_binary()), "--config", str(directory / "server.conf"), "--port", str(port)]
+    program = str(binary or find_binary())
+    command = [program, "--config", str(directory / "server.conf"), "--port", str(port)]
     with open(directory / "server.log", "ab") as output:
         child = subprocess.Popen(
             command,

@@ -6,6 +6,7 @@ import inspect
 import logging
 import re
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("natsfs")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Any test against any server."""
+    parser.addoption(
+        "--server", type=Path, metavar="PATH", help="the nats-server program to test with"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,9 +84,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 @pytest.fixture(scope="session")
-def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def nats_server(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Server]:
     """A nats-server with JetStream for this worker process alone: tests share it, not their
     buckets."""
-    server = start_server(tmp_path_factory.mktemp("nats"))
+    binary = pytestconfig.getoption("--server")
+    server = start_server(tmp_path_factory.mktemp("nats"), binary=binary)
     yield server
     server.stop()

@@ -78,13 +78,14 @@ def foreign(backend: Server | MemoryManager) -> Resource[Foreign]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[StartServer]:
+def start(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[StartServer]:
     """Start a server of one's own with a piece of configuration."""
     started: list[Server] = []
+    binary = pytestconfig.getoption("--server")
 
     def start(extra_config: str) -> Server:
         store = tmp_path / f"store{len(started)}"
-        started.append(start_server(store, extra_config=extra_config))
+        started.append(start_server(store, extra_config=extra_config, binary=binary))
         return started[-1]
 
     yield start

@@ -3,6 +3,10 @@
 Whatever may have lost a message (a gap, silence, a broken connection, a stream created anew) ends
 the consumer, and the next one begins with everything again under `Restarted`.
 
+In a cluster the consumer's server may be behind the leader, who acknowledges what is written.  So
+the watch has caught up when the consumer has brought the newest meta that the leader had, and not
+when nothing is pending: what is missing then would be taken for deleted.
+
 Concurrency: a `Watcher` serves one iterator in one task.
 """
 
@@ -18,6 +22,7 @@ from natsfs.errors import (
     ConnectionLost,
     JetStreamUnavailable,
     MalformedMeta,
+    NotFoundError,
     RequestTimeout,
     ServerRefused,
 )
@@ -58,6 +63,9 @@ class Watcher:
         self._after = after
         self._revision = 0
         self._behind = True
+        self._delivered = 0
+        #: The newest meta that has to come before the watch has caught up.
+        self._goal = 0
 
     async def events(self) -> AsyncGenerator[WatchEvent, None]:
         """`ObjectStore.watch`."""
@@ -67,12 +75,14 @@ class Watcher:
                 status = await self._bucket.refresh()
                 filter_ = meta_prefix(self._bucket.subjects) + ">"
                 resumed, config = self._after > 0, _config(self._after)
+                self._goal = await self._newest(filter_)
                 async with consume(self._bucket, filter_, config) as consumer:
-                    begun, self._behind, self._after = True, True, 0
+                    begun, self._behind = True, True
+                    self._delivered, self._after = self._after, 0
                     self._revision = status.last_revision
                     created_ns = status.created_ns
                     yield Resumed(created_ns) if resumed else Restarted(created_ns)
-                    if not consumer.pending:
+                    if not consumer.pending and self._delivered >= self._goal:
                         yield self._caught_up()
                     while True:
                         for event in await self._next(consumer):
@@ -87,15 +97,27 @@ class Watcher:
         messages = await consumer.receive()
         events: list[WatchEvent] = []
         for message, delivery in messages:
+            self._delivered = delivery.stream_sequence
             self._revision = max(self._revision, delivery.stream_sequence)
             events.append(self._event(message, delivery))
-            if self._behind and delivery.pending == 0:
+            if self._behind and delivery.pending == 0 and self._delivered >= self._goal:
                 events.append(self._caught_up())
-        # The last of what was pending may have been replaced meanwhile: an idle consumer has
-        # caught up, whatever it had counted.
         if self._behind and not messages:
-            events.append(self._caught_up())
+            # The last of what was pending, or of what the leader had, may have been replaced or
+            # purged meanwhile: an idle consumer has caught up, whatever it had counted.
+            self._goal = await self._newest(meta_prefix(self._bucket.subjects) + ">")
+            if self._delivered >= self._goal:
+                events.append(self._caught_up())
         return events
+
+    async def _newest(self, filter_: str) -> int:
+        """The newest meta that the leader has; 0 where no other server could be asked."""
+        if self._bucket.status.replicas < 2:
+            return 0
+        try:
+            return (await self._bucket.api.last_on(self._bucket.stream, filter_)).sequence
+        except NotFoundError:
+            return 0
 
     def _caught_up(self) -> CaughtUp:
         self._behind = False

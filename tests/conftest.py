@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import subprocess
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,25 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "expects_log(pattern): the test must log a warning or worse that the pattern is found in",
     )
+    config.addinivalue_line(
+        "markers", "since(version): needs a feature of a server of this version, (2, 11) for 2.11"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What a server chosen with --server is too old for is skipped, knowingly."""
+    binary = item.config.getoption("--server")
+    wanted = [mark.args[0] for mark in item.iter_markers("since")]
+    # The tests of the in-memory store have no server.
+    if binary and wanted and "memory" not in item.name and version_of(binary) < max(wanted):
+        pytest.skip(f"{binary} is older than {max(wanted)}")
+
+
+@cache
+def version_of(binary: Path) -> tuple[int, ...]:
+    """The version that a nats-server program says it is."""
+    told = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True).stdout
+    return tuple(map(int, told.rpartition("v")[2].split(".")[:2]))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -63,7 +63,19 @@ def create(source: str, as_json: bool, **options: Any) -> None:
     async def work(manager: ObjectStoreManager) -> BucketStatus:
         return await (await manager.create(config)).status()
 
-    _print(_run(work, wanted, options), as_json)
+    made = _run(work, wanted, options)
+    for setting in _ignored(config, made):
+        say(f"bucket {made.bucket} is made without {setting}: the server does not offer that")
+    _print(made, as_json)
+
+
+def _ignored(config: BucketConfig, made: BucketStatus) -> list[str]:
+    """What an old server has left out without a word."""
+    asked = {
+        "compression": config.compression and not made.compression,
+        "metadata": dict(config.metadata) != dict(made.metadata),
+    }
+    return [setting for setting, missing in asked.items() if missing]
 
 
 @bucket.command(cls=Command)

@@ -32,6 +32,7 @@ BAD_NAMES = ["", "a b", "a.b", "a/b", "*", ">", "é", "a\n", "x" * 252]
 NewBucket = Callable[[], str]
 
 
+@pytest.mark.since((2, 10))
 async def test_create(manager: ObjectStoreManager, new_bucket: NewBucket) -> None:
     """Every setting of a bucket is in its status."""
     config = BucketConfig(

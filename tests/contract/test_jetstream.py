@@ -153,6 +153,7 @@ async def test_lost_acknowledgement_of_a_rename(
     assert [info.name for info in await direct.list()] == ["b"]
 
 
+@pytest.mark.since((2, 12))
 async def test_batch_that_lost_a_message(
     direct: JetStreamStore, disturbed: JetStreamStore, proxy: Proxy
 ) -> None:

@@ -66,6 +66,7 @@ async def test_exchange_keeps_order(nats_server: Server, only_links: Callable[[]
         assert await links.exchange([]) == []
 
 
+@pytest.mark.since((2, 11))
 async def test_bulk(nats_server: Server, only_links: Callable[[], None]) -> None:
     """Batches larger than any buffer arrive whole and in order, several at a time."""
     async with linked(nats_server.url) as links:
@@ -81,6 +82,7 @@ async def test_bulk(nats_server: Server, only_links: Callable[[], None]) -> None
         assert links.count > 1
 
 
+@pytest.mark.since((2, 11))
 async def test_cancelled_request(nats_server: Server, only_links: Callable[[], None]) -> None:
     """Cancelling ends a request at once, in whatever it was doing, and leaves the links usable."""
     async with linked(nats_server.url) as links:
@@ -186,6 +188,7 @@ async def test_end_with_requests_under_way(nats_server: Server) -> None:
 # -- breaking and coming back ---------------------------------------------------------------------
 
 
+@pytest.mark.since((2, 11))
 @LOST
 async def test_server_killed_in_a_transfer(start: StartServer) -> None:
     """A5: a crash in the middle of a batch fails it at once; links are there again with the
@@ -289,6 +292,7 @@ async def test_a_server_that_stays_away(start: StartServer) -> None:
         assert trio.current_time() - begin < 3
 
 
+@pytest.mark.since((2, 11))
 async def test_too_slow_for_the_server(start: StartServer) -> None:
     """A link that the server drops for being slow costs its requests and no more."""
     server = start('write_deadline: "50ms"\nmax_pending: 2MB')

@@ -110,6 +110,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return cert, key
 
 
+@pytest.mark.since((2, 11))
 @pytest.mark.parametrize("first", [False, True])
 async def test_tls(
     start: StartServer,

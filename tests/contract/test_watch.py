@@ -221,6 +221,7 @@ async def test_resumed(store: ObjectStore) -> None:
         assert [type(event) for event in await until_caught_up(events)] == [Resumed, CaughtUp]
 
 
+@pytest.mark.since((2, 11))
 async def test_what_took_the_place_of_all_before(store: ObjectStore, foreign: Foreign) -> None:
     """A6: a watch tells metas beside which others may be left on their subject from those that are
     alone there, and a survey counts all of them."""

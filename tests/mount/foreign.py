@@ -82,9 +82,14 @@ class ForeignClient:
         """The info of an object."""
         return self._info(self._call("info", name))
 
+    def infos(self) -> list[dict[str, Any]]:
+        """The infos of all objects."""
+        found: list[dict[str, Any]] = json.loads(self._call("list"))
+        return found
+
     def names(self) -> list[str]:
         """What a listing shows, sorted."""
-        return sorted(entry["name"] for entry in json.loads(self._call("list")))
+        return sorted(entry["name"] for entry in self.infos())
 
     def delete(self, name: str) -> None:
         """Delete an object."""

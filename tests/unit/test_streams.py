@@ -75,6 +75,19 @@ def test_creation() -> None:
     assert parse_status({**INFO, "config": stream}).metadata == {"k": "v"}
 
 
+@pytest.mark.parametrize("ttl", [None, 0.1, 60.0, 1e6])
+def test_creation_without_metadata(ttl: float | None) -> None:
+    """A3: a server before 2.10 tells two creations apart by a window that none of its limits and no
+    user notices."""
+    config = BucketConfig("b", ttl=ttl)
+    x, again, y = (
+        stream_config(config, creation=creation, has_metadata=False) for creation in "xxy"
+    )
+    assert x == again != y
+    window = min(ttl or 120, 120) * 1_000_000_000
+    assert 0.99 * window <= x["duplicate_window"] <= window
+
+
 @pytest.mark.parametrize(
     "change",
     [

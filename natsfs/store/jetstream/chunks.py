@@ -82,6 +82,16 @@ class ChunkWriter:
         """Whether the window is, so that it is time to `flush`."""
         return self.waiting >= WINDOW_BYTES or len(self._window) >= WINDOW_MESSAGES
 
+    @property
+    def may_chain(self) -> bool:
+        """Whether the stream can take a `chain`: one with replicas cannot.
+
+        Its servers look at the condition when the message is replicated already.  If it is not met,
+        they take that for a failure of their disks and stop serving the stream, all of them, until
+        they are restarted ("critical write error: last msgid mismatch", seen on 2.15.1).
+        """
+        return self._bucket.status.replicas < 2
+
     def add(self, data: Data) -> bool:
         """Take one chunk and say whether the window is now `full`."""
         self._window.append(_Chunk(data, f"{self._nuid}.{self.count}"))

@@ -1,7 +1,8 @@
 """A version on its way: chunks to a fresh nuid, then the metas that give it a name.
 
-A small version goes in one round trip, as a chain that ends with its meta; others go window by
-window while their bytes come, and the metas follow when all is acknowledged.
+A small version goes in one round trip, as a chain that ends with its meta, where the stream has no
+replicas; others go window by window while their bytes come, and the metas follow when all is
+acknowledged.
 
 Concurrency: a draft serves one task at a time.  While a thread hashes, nothing is written to the
 draft, and the thread is waited for even when the task is cancelled.
@@ -190,7 +191,8 @@ class JetStreamDraft(Draft):
 
     async def _commit(self, place: Place) -> tuple[ObjectInfo, ...]:
         size = self._chunks.placed.size + self._chunks.waiting
-        if 0 < self._chunks.waiting == size <= SMALL_BYTES and not self._uncertain:
+        small = 0 < self._chunks.waiting == size <= SMALL_BYTES
+        if small and self._chunks.may_chain and not self._uncertain:
             self._hash_now()
             metas = await self._decide(place, None)
             if len(metas) == 1:

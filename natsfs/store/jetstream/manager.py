@@ -21,6 +21,9 @@ from natsfs.store.wire import new_nuid, stream_name
 #: A field of the request is unknown to a strict server, or not valid for this one.
 INVALID_JSON = 10025
 
+#: The first servers whose streams have metadata (protocol.md 2.1).
+METADATA_VERSION = (2, 10, 0)
+
 #: `allow_atomic` and `allow_msg_ttl` for STREAM.CREATE: servers 2.12, 2.11, and older ones.
 FLAGS = ((True, True), (False, True), (False, False))
 
@@ -42,8 +45,13 @@ class JetStreamManager(ObjectStoreManager):
         """Create with the first of *flags* that the server knows.  2.12 refuses unknown fields,
         others ignore them (protocol.md 2.7)."""
         allow_atomic, allow_msg_ttl = flags[0]
+        version = self._api.session.server_version
         stream = stream_config(
-            config, allow_atomic=allow_atomic, allow_msg_ttl=allow_msg_ttl, creation=creation
+            config,
+            allow_atomic=allow_atomic,
+            allow_msg_ttl=allow_msg_ttl,
+            creation=creation,
+            has_metadata=version is None or version >= METADATA_VERSION,
         )
         verb = f"STREAM.CREATE.{stream['name']}"
         try:

@@ -167,12 +167,31 @@ class Publisher:
             return  # somebody else was faster
         except (NoSpaceError, QuotaExceededError):
             # In a full bucket even a tombstone is refused until bytes are freed (protocol.md 2.7).
-            if len(self._m.namespace.subjects_with(info.nuid)) < 2:
+            if info.chunks and len(self._m.namespace.subjects_with(info.nuid)) < 2:
                 await self._m.store.purge_chunks(info.nuid)
-            stored = (await self.publish(build))[0]
+            try:
+                stored = (await self.publish(build))[0]
+            except (NoSpaceError, QuotaExceededError):
+                await self._remove_meta(info)
+                return
         else:
             self._m.purger.schedule(info)
         self._m.namespace.bury(stored)
+
+    async def _remove_meta(self, info: ObjectInfo) -> None:
+        """Remove the object *info*, whose meta is all that is left of it to be freed: there is no
+        room for a tombstone beside it.  Then there is, as a rule, for those who watch.
+
+        Errors: those of `ObjectStore.purge_meta`.
+        """
+        await self._m.store.purge_meta(info.subject, info.revision)
+        self._m.unconfirmed.discard(info.subject)
+        self._m.notifier.changed(self._m.namespace.vanish(info.subject))
+        try:
+            grave = MetaWrite(tombstone(info), 0, ttl=TOMBSTONE_TTL)
+            self._m.namespace.bury((await self._m.store.commit([grave]))[0])
+        except (NoSpaceError, QuotaExceededError, WrongRevision) as error:
+            log.info("%r was purged, which no watch tells of: %s", info.name, error)
 
     async def publish(self, build: Callable[[], list[MetaWrite]]) -> tuple[ObjectInfo, ...]:
         """Commit what *build* decides, deciding again whenever the server has something newer.

@@ -164,6 +164,7 @@ class BucketStatus:
     re-created bucket from the one that was there before.  *mirror* is the origin's stream name of
     a mirror, which is read-only.  No message before *first_revision* exists any
     more.  *asked_ns* is the server's clock when it said all this, 0 where it does not tell.
+    *max_message* is how many bytes the stream takes in one message, -1 for any number.
     """
 
     bucket: str
@@ -186,6 +187,7 @@ class BucketStatus:
     mirror: str | None = None
     first_revision: int = 0
     asked_ns: int = field(default=0, compare=False)
+    max_message: int = -1
 
     @property
     def identity(self) -> str:

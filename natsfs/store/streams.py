@@ -120,14 +120,13 @@ def _status(
     bucket = bucket_of(config["name"])
     if bucket is None:
         raise ServerRefused("stream info", 0, f"{config['name']!r} is no object bucket")
-    max_bytes = config.get("max_bytes", -1)
     mirror = config.get("mirror")
     return BucketStatus(
         bucket=bucket,
         stream=config["name"],
         description=config.get("description", ""),
         ttl=config.get("max_age", 0) / 1_000_000_000 or None,
-        max_bytes=max_bytes if max_bytes > 0 else -1,
+        max_bytes=_positive(config.get("max_bytes", -1)),
         storage=config.get("storage", "file"),
         replicas=config.get("num_replicas", 1),
         sealed=config.get("sealed", False),
@@ -143,7 +142,13 @@ def _status(
         mirror=mirror["name"] if mirror else None,
         first_revision=state.get("first_seq", 0),
         asked_ns=parse_time(now) or 0,
+        max_message=_positive(config.get("max_msg_size", -1)),
     )
+
+
+def _positive(limit: int) -> int:
+    """*limit*, or -1 for none."""
+    return limit if limit > 0 else -1
 
 
 def _own_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -379,16 +379,19 @@ async def test_waiting_chunks_make_room(tmp_path: Path) -> None:
         await world.write("b", bytes(200_000))
 
 
-async def test_rmdir_in_a_full_bucket(tmp_path: Path) -> None:
-    """E: where no byte is left even for a tombstone, rmdir is ENOSPC and changes nothing."""
+async def test_removal_where_no_byte_is_left(tmp_path: Path) -> None:
+    """E: where there is no room even for a tombstone, unlink and rmdir work all the same, and leave
+    one behind."""
     async with mounted(tmp_path, BucketConfig("bucket", max_bytes=100_000)) as world:
         await world.mkdir("d")
+        await world.write("d/f", b"")
         world.store.stream.config = replace(
             world.store.stream.config, max_bytes=world.store.stream.size
         )
-        with pytest.raises(NoSpaceError):
-            await world.rmdir("d")
-        assert world.paths() == ["d/"]
+        await world.unlink("d/f")
+        await world.rmdir("d")
+        assert world.paths() == []
+        assert [info.deleted for info in await world.store.list(show_deleted=True)] == [True, True]
 
 
 async def test_uncommitted_leaf_is_no_object(world: World) -> None:

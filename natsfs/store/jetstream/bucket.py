@@ -44,6 +44,12 @@ class Bucket:
         2.3)."""
         return bucket_of(self.status.mirror or "") or self.name
 
+    @property
+    def max_message(self) -> int:
+        """Bytes of headers and data that one message may have, as far as is known."""
+        payload, limit = self.api.session.max_payload, self.status.max_message
+        return min(payload, limit) if limit > 0 else payload
+
     async def refresh(self) -> BucketStatus:
         """Ask for the stream as it is now.  Errors: `BucketNotFoundError`."""
         begin = time.time_ns()

@@ -63,7 +63,7 @@ class JetStreamDraft(Draft):
             raise InvalidArgument("an object name cannot be empty")
         if max_chunk_size < 0:
             raise InvalidArgument(f"chunk size {max_chunk_size}")
-        limit = bucket.api.session.max_payload - HEADER_ROOM
+        limit = max(bucket.max_message - HEADER_ROOM, 1)
         self._info = ObjectInfo(
             name="",
             bucket=bucket.name,

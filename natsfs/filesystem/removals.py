@@ -68,6 +68,7 @@ class Removals:
         #: Number of messages in the stream, and by how many metas the server had more than the
         #: tree, when that was last found to be right.
         self._messages = -1
+        self._counted = -1
         self._surplus = 0
         intake.on_meta = self._note
         intake.on_restart = self._restarted
@@ -240,13 +241,17 @@ class Removals:
                 log.info("the bucket was not counted: %s", error)
 
     async def _disagrees(self) -> bool:
-        """Whether the server holds another number of metas than the tree knows of."""
+        """Whether the server holds another number of metas than the tree knows of, or may hold
+        others and something has changed."""
         status = await self._m.store.status()
         self._adopt(status)
         if status.messages == self._messages:
             return False
         surplus = await self._count_surplus()
+        self._counted = status.messages
         if surplus is None or surplus == self._surplus:
+            if self._m.store.watch_may_skip:
+                return True
             self._messages = status.messages
             return False
         return True
@@ -254,11 +259,13 @@ class Removals:
     async def _resolve(self) -> None:
         """Compare everything.  What then still differs, because some subject holds two metas, does
         so for good."""
-        log.info("the bucket holds other objects than were told; comparing")
+        counted = self._counted
+        log.info("the bucket may hold other objects than were told; comparing")
         self._intake.compare()
         await self._intake.complete()
         surplus = await self._count_surplus()
         self._surplus = surplus if surplus is not None else 0
+        self._messages = counted
 
     async def _count_surplus(self) -> int | None:
         metas = await self._m.store.count_metas()

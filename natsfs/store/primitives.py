@@ -211,6 +211,12 @@ class Primitives(Protocol):
         """How many messages the meta subjects hold from *revision* on, tombstones included; a
         moment old perhaps.  None where the bucket cannot be asked at a bounded cost."""
 
+    @property
+    def watch_may_skip(self) -> bool:
+        """Whether the server is known to leave out messages now and then, so that a watch has to
+        begin again once in a while to be complete."""
+        return False
+
     async def count_metas(self) -> int | None:
         """`Survey.count` of all of them."""
         survey = await self.survey()

@@ -42,7 +42,6 @@ async def test_settings_are_told(store: ObjectStore) -> None:
         await told(advisories, Reconfigured())
 
 
-@pytest.mark.since((2, 11))
 async def test_metas_are_counted(store: ObjectStore, foreign: Foreign) -> None:
     """A6: metas and tombstones are counted, chunks are not, and what is purged is not any more."""
     assert await store.count_metas() == 0

@@ -1,4 +1,4 @@
-"""What is stored on chunk subjects, whether or not an object owns it.
+"""What is stored on chunk subjects, whether or not an object owns it, and how many metas there are.
 
 Concurrency: stateless.
 """
@@ -10,22 +10,34 @@ from collections.abc import Mapping
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.model import ChunkSet
 from natsfs.store.protocol import StoredMessage, get_next, parse_stored
-from natsfs.store.wire import chunk_prefix, chunk_subject
+from natsfs.store.wire import chunk_prefix, chunk_subject, meta_prefix
 
 
 async def count_chunks(bucket: Bucket) -> Mapping[str, int]:
-    """`ObjectStore.count_chunks`: STREAM.INFO tells the subjects, 100,000 at a time."""
-    what, verb = f"chunks of bucket {bucket.name!r}", f"STREAM.INFO.{bucket.stream}"
+    """`ObjectStore.count_chunks`."""
     prefix = chunk_prefix(bucket.subjects)
+    counts = await _count(bucket, f"{prefix}*")
+    return {subject.removeprefix(prefix): count for subject, count in counts.items()}
+
+
+async def count_metas(bucket: Bucket) -> int:
+    """`ObjectStore.count_metas`, at the leader: 600 to 700 ms of the server's time for 100,000, so
+    this is for servers and buckets that a direct get cannot ask (see `Bucket.survey`)."""
+    return sum((await _count(bucket, f"{meta_prefix(bucket.subjects)}*")).values())
+
+
+async def _count(bucket: Bucket, subjects: str) -> dict[str, int]:
+    """How many messages are on each of *subjects*: STREAM.INFO tells 100,000 at a time."""
+    what, verb = f"what is in bucket {bucket.name!r}", f"STREAM.INFO.{bucket.stream}"
     counts: dict[str, int] = {}
     offset = 0
     while True:
-        wanted = {"subjects_filter": f"{prefix}*", "offset": offset}
+        wanted = {"subjects_filter": subjects, "offset": offset}
         info = await bucket.api.ask(what, verb, wanted)
-        subjects = info["state"].get("subjects") or {}
-        counts.update((subject.removeprefix(prefix), n) for subject, n in subjects.items())
-        offset += len(subjects)
-        if not subjects or offset >= info.get("total", 0):
+        found = info["state"].get("subjects") or {}
+        counts.update(found)
+        offset += len(found)
+        if not found or offset >= info.get("total", 0):
             return counts
 
 

@@ -20,7 +20,7 @@ from natsfs.store.base import ObjectStore
 from natsfs.store.jetstream.advisories import listen
 from natsfs.store.jetstream.api import Api
 from natsfs.store.jetstream.bucket import Bucket
-from natsfs.store.jetstream.census import count_chunks, inspect_chunks
+from natsfs.store.jetstream.census import count_chunks, count_metas, inspect_chunks
 from natsfs.store.jetstream.commit import Committer
 from natsfs.store.jetstream.draft import JetStreamDraft
 from natsfs.store.jetstream.reader import ChunkReader
@@ -39,6 +39,11 @@ from natsfs.store.model import (
 from natsfs.store.primitives import Draft
 from natsfs.store.streams import lacking, parse_account
 from natsfs.store.wire import chunk_subject, meta_subject
+
+#: The first servers whose consumers of a stream with replicas deliver everything.  With 2.9.10,
+#: while the leader changed and 80 metas were written, one of 40 names stayed unseen in most runs;
+#: with 2.10.26 and later in none.
+WHOLE_CONSUMERS = (2, 10, 0)
 
 
 class JetStreamStore(ObjectStore):
@@ -111,6 +116,16 @@ class JetStreamStore(ObjectStore):
 
     async def survey(self, revision: int = 1) -> Survey | None:
         return await self._bucket.survey(revision)
+
+    @property
+    def watch_may_skip(self) -> bool:
+        version = self._api.session.server_version
+        old = version is not None and version < WHOLE_CONSUMERS
+        return old and self._bucket.status.replicas > 1
+
+    async def count_metas(self) -> int | None:
+        counted = await super().count_metas()
+        return await count_metas(self._bucket) if counted is None else counted
 
     async def status(self) -> BucketStatus:
         return await self._bucket.refresh()

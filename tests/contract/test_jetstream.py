@@ -399,7 +399,7 @@ async def test_atomic_batches_switched_off(direct: JetStreamStore, nats_server: 
     assert not (await direct.status()).allow_atomic
 
 
-@pytest.mark.since((2, 10))  # the mirrors of 2.9 stop at what was written on conditions
+@pytest.mark.since((2, 12))  # older mirrors stop at what was written on conditions
 async def test_mirror(direct: JetStreamStore, nats_server: Server, new_bucket: NewBucket) -> None:
     """A6: a mirror under another name is read by the names of its origin, and is read-only."""
     await put(direct, "a", content(3 * CHUNK))

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 
+from natsfs.data.ownership import others_may_replace
 from natsfs.errors import CacheError, NatsfsError, NoSpaceError
 from natsfs.store.wire import new_nuid
 
@@ -205,7 +206,8 @@ def _lines(path: Path) -> list[str]:
 def _check_ours(directory: Path) -> None:
     """Errors: `CacheError` if others could have put something there."""
     status = directory.lstat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+    foreign = status.st_uid != os.geteuid() or status.st_mode & 0o022
+    if foreign or others_may_replace(directory):
         raise CacheError(f"{directory} may be changed by others; `chmod 700` it, or remove it")
 
 

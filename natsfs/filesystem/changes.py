@@ -30,7 +30,7 @@ from natsfs.filesystem.naming import Naming, both, meta_of, name_of, names_of, s
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
-from natsfs.handles import SUPERUSER, Caller, FileHandle, is_written
+from natsfs.handles import SUPERUSER, Caller, FileHandle, OpenFile, is_written
 from natsfs.store.model import Link, ObjectInfo
 from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node, info_of
 
@@ -175,6 +175,8 @@ class Changes:
             self._m.notifier.changed(self._m.namespace.detach(leaf))
             self._times.name_changed(leaf)
             self._journaling.moved(leaf)
+            if isinstance(leaf.file, OpenFile) and not leaf.file.lock.locked():
+                self._commits.let_go(leaf.file)  # it may wait to be saved
 
     async def rmdir(self, parent: Directory, name: bytes) -> None:
         """Remove an empty directory.

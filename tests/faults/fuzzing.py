@@ -20,7 +20,7 @@ from pathlib import Path
 
 import trio
 
-from natsfs import control
+from natsfs.control import serving
 from natsfs.data.segments import SegmentFiles
 from natsfs.data.snapshots import SnapshotFile
 from natsfs.data.version import Version
@@ -175,7 +175,7 @@ def request(data: bytes) -> None:
         return {}
 
     async def ask() -> bytes:
-        return await control._answer(data, {"status": status})
+        return await serving._answer(data, {"status": status})
 
     answer = trio.run(ask)
     assert answer.endswith(b"\n")

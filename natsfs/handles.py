@@ -79,8 +79,8 @@ class OpenFile:
         #: What the journal has of it, and the content that this is about.
         self.entry: Entry | None = None
         self.journaled: Content | None = None
-        #: What a close promised to store, while the file is written again: the journal's entry, and
-        #: the content that has its bytes if the entry has not (W8).
+        #: What was closed and is not stored, while the file is written again: the journal's entry,
+        #: and the content that has its bytes if the entry has not (W7, W8).
         self.promised: tuple[Entry, Spool | Outflow | None] | None = None
 
     @property

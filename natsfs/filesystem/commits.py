@@ -14,8 +14,11 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
+from natsfs.data.journal import Entry
 from natsfs.data.outflow import Outflow
 from natsfs.data.reader import VersionReader
+from natsfs.data.small import Small
+from natsfs.data.spool import Spool
 from natsfs.errors import (
     ConflictError,
     ConflictKnown,
@@ -25,7 +28,7 @@ from natsfs.errors import (
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.appending import put_behind
 from natsfs.filesystem.conflicts import Conflicts, SupersededError
-from natsfs.filesystem.contents import read, rest_on
+from natsfs.filesystem.contents import read_content, rest_on
 from natsfs.filesystem.journaling import Journaling
 from natsfs.filesystem.naming import name_of
 from natsfs.filesystem.publisher import Publisher
@@ -41,6 +44,10 @@ log = logging.getLogger(__name__)
 #: Bytes that a commit takes from a spool at once: large against the cost of a step, small
 #: against what the store keeps in flight.
 COMMIT_PIECE = 1024 * 1024
+
+
+#: Begins to give the bytes of a version, from the first on.
+Source = Callable[[], AsyncGenerator[Data, None]]
 
 
 class Commits:
@@ -104,7 +111,7 @@ class Commits:
 
     async def _store(self, file: OpenFile, leaf: Leaf, contention: Contention) -> None:
         changes, size, appended_from = file.changes, file.size, file.appended_from
-        content = file.content
+        content, entry = file.content, file.entry
         outflow = content if isinstance(content, Outflow) else None
 
         def judge(other: ObjectInfo | None) -> list[MetaWrite]:
@@ -118,7 +125,10 @@ class Commits:
         file.appended_from = size
         try:
             info = await self._publisher.put(
-                leaf, partial(self._upload, file, outflow, size), judge, contention
+                leaf,
+                partial(self._upload, file, self._source(file, size), entry),
+                judge,
+                contention,
             )
         except BaseException:
             file.appended_from = appended_from if file.append_only else None
@@ -137,19 +147,30 @@ class Commits:
                 # No write has made the kernel forget what it was told when the file was created.
                 self._m.notifier.changed([NodeChange(leaf)])
 
+    def _source(self, file: OpenFile, size: int) -> Outflow | Source:
+        """The bytes to be stored, whatever becomes of *file* meanwhile: a program that cuts it
+        gives it another content, and what is small is copied."""
+        content = file.content
+        if isinstance(content, Outflow):
+            return content
+        if isinstance(content, Small):
+            data = content.read(0, size)
+            return lambda: _whole(data)
+        return lambda: self._content(file, content, size)
+
     async def _upload(
-        self, file: OpenFile, outflow: Outflow | None, size: int, place: Place
+        self, file: OpenFile, source: Outflow | Source, entry: Entry | None, place: Place
     ) -> tuple[ObjectInfo, ...]:
         name = file.leaf.object_name
 
         async def noted(version: ObjectInfo, lost: WrongRevision | None) -> Sequence[MetaWrite]:
-            self._journaling.about_to_store(file, version.nuid)
+            self._journaling.about_to_store(file, entry, version.nuid)
             return await place(version, lost)
 
-        if outflow is not None:
-            return await outflow.commit(name, noted)
-        async with aclosing(self._content(file, size)) as source:
-            return await self._m.store.upload_version(name, source, noted)
+        if isinstance(source, Outflow):
+            return await source.commit(name, noted)
+        async with aclosing(source()) as pieces:
+            return await self._m.store.upload_version(name, pieces, noted)
 
     def _reclaim(self, file: OpenFile, leaf: Leaf) -> None:
         """Another client wrote a version between the opening of *leaf* and now.  The last commit
@@ -173,10 +194,12 @@ class Commits:
             return False
         return current.nuid not in (file.base.nuid, file.replaces)
 
-    async def _content(self, file: OpenFile, size: int) -> AsyncGenerator[Data, None]:
+    async def _content(
+        self, file: OpenFile, content: Spool | None, size: int
+    ) -> AsyncGenerator[Data, None]:
         with self.reading(file) as stream:
             for start in range(0, size, COMMIT_PIECE):
-                yield await read(file, stream, start, min(COMMIT_PIECE, size - start))
+                yield await read_content(content, stream, start, min(COMMIT_PIECE, size - start))
 
     @contextmanager
     def reading(self, file: OpenFile) -> Iterator[Callable[[], VersionReader]]:
@@ -215,3 +238,8 @@ class Commits:
             file.content.close()
         if file.base is not None:
             self._m.purger.release(file.base.nuid)
+
+
+async def _whole(data: bytes) -> AsyncGenerator[Data, None]:
+    if data:
+        yield data

@@ -19,7 +19,7 @@ from natsfs.data.small import SMALL_BYTES, Small
 from natsfs.data.spool import Spool
 from natsfs.filesystem.journaling import is_named
 from natsfs.filesystem.state import Mounted
-from natsfs.handles import OpenFile
+from natsfs.handles import Content, OpenFile
 from natsfs.store.model import ObjectInfo
 from natsfs.store.primitives import Data
 
@@ -146,15 +146,20 @@ def rest_on(mounted: Mounted, file: OpenFile, version: ObjectInfo) -> None:
 
 
 async def read(file: OpenFile, stream: Callable[[], VersionReader], offset: int, size: int) -> Data:
-    """Bytes of the content where it holds them, of what is below it elsewhere, which *stream* gives
-    a reader of.
+    """Bytes of *file*, as it is when the reading begins: a commit may give it another content and
+    another base before the end.  *stream* gives a reader of what is below the content."""
+    if file.content is None and file.base is None:
+        return b""
+    return await read_content(file.content, stream, offset, size)
 
-    They are those that the file has when the reading begins: a commit may give it another content
-    and another base before the end.
-    """
-    content = file.content
+
+async def read_content(
+    content: Content | None, stream: Callable[[], VersionReader], offset: int, size: int
+) -> Data:
+    """Bytes of *content* where it holds them, of what is below it elsewhere, which *stream* gives a
+    reader of."""
     if content is None:
-        return await stream().read(offset, size) if file.base is not None else b""
+        return await stream().read(offset, size)
     pieces = content.pieces(offset, offset + size)
     held = {
         piece: content.read(piece.start, piece.stop) for piece in pieces if isinstance(piece, Held)

@@ -75,19 +75,20 @@ class Journaling:
             elif isinstance(node, Leaf) and isinstance(node.file, OpenFile):
                 self._renamed(node.file)
 
-    def about_to_store(self, file: OpenFile, nuid: str) -> None:
-        """It may be stored as the version *nuid* from now on."""
-        entry = file.entry
-        if entry is not None and entry.state is not None and nuid not in entry.state.nuids:
-            state = self._state(file, closed=entry.state.closed)
-            entry.change(state.but(nuids=(*state.nuids, nuid)))
+    def about_to_store(self, file: OpenFile, entry: Entry | None, nuid: str) -> None:
+        """What *entry* of *file* says may be stored as the version *nuid* from now on."""
+        if entry is None or entry.state is None or nuid in entry.state.nuids:
+            return
+        # While its bytes are on their way the file may have begun anew.
+        now = self._state(file, closed=entry.closed) if entry is file.entry else entry.state
+        entry.change(now.but(nuids=(*now.nuids, nuid)))
 
     def has_promised(self, file: OpenFile) -> bool:
-        """Whether a change would destroy what a close has promised to store (W8)."""
-        return self._m.writeback and file.entry is not None and file.entry.closed
+        """Whether a change would destroy what was closed and is not stored yet (W7, W8)."""
+        return file.entry is not None and file.entry.closed
 
     def keep_promised(self, file: OpenFile) -> None:
-        """The file begins anew: what a close has promised to store stays in the journal until
+        """The file begins anew: what was closed and is not stored stays in the journal until
         something newer is safe."""
         if not self.has_promised(file):
             return

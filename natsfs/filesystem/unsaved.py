@@ -76,12 +76,18 @@ class Unsaved:
         await self._commit(file, closed=False)
 
     async def before_change(self, file: OpenFile) -> None:
-        """A large file is written again before what its close has promised to store is stored: that
-        comes first (W8).  Errors: those of `Commits.commit`."""
-        large = isinstance(file.content, Spool | Outflow)
-        if large and self._journaling.has_promised(file):
+        """A large file is written again before what was closed is stored: what is on its way has to
+        arrive whole (W2), and what a close has promised to store comes first (W8).
+
+        Errors: those of `Commits.commit`, with a promise."""
+        if not isinstance(file.content, Spool | Outflow) or not self._journaling.has_promised(file):
+            return
+        if self._m.writeback:
             self._take_out(file)
             await self._commits.commit(file)
+        elif file.lock.locked():
+            async with file.lock:
+                pass
 
     async def release(self, file: OpenFile) -> None:
         """The last descriptor of a handle that may write is gone."""

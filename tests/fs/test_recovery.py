@@ -443,3 +443,27 @@ async def test_written_while_it_is_stored(host: Host) -> None:
         await recovery.settle(world.fs.mounted.journal.parent, drop)
 
     await lives(host, first, second)
+
+
+async def test_cut_while_it_is_stored(host: Host) -> None:
+    """W8, W2: a program that cuts and rewrites a file while its last version is on its way does not
+    make that a part of it."""
+    host.writeback = True
+    data, changed = pattern(LARGE), pattern(LARGE, 3)
+
+    async def only(world: World) -> None:
+        await world.write("f", data)
+        await saved(world)
+        async with world.opened("f", os.O_RDWR) as handle:
+            for start in range(0, LARGE, 100_000):
+                await world.fs.files.write(handle, start, changed[start : start + 100_000])
+        await until(world.leaf("f").file.lock.locked)
+        handle = world.open("f", os.O_WRONLY | os.O_TRUNC)
+        await world.fs.files.write(handle, 0, b"new")
+        await until(lambda: not world.leaf("f").file.lock.locked())
+        assert await world.foreign.get("f") == changed
+        await world.close(handle)
+        await saved(world)
+        assert await world.foreign.get("f") == b"new"
+
+    await lives(host, only)

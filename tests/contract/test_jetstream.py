@@ -47,7 +47,7 @@ from natsfs.store.session import open_session
 from natsfs.store.wire import chunk_subject
 from tests.contract.foreign import SocketForeign
 from tests.contract.objects import CHUNK, SMALL, Source, chunks_of, content, content_of, get, put
-from tests.contract.proxy import Once, Proxy, nothing
+from tests.faults.proxy import Once, Proxy, nothing
 from tests.in_trio import Resource
 
 pytestmark = pytest.mark.server
@@ -122,7 +122,7 @@ async def test_lost_acknowledgement(
     direct: JetStreamStore, disturbed: JetStreamStore, proxy: Proxy, size: int
 ) -> None:
     """W1: a put whose last acknowledgement is lost is found to be stored, once."""
-    proxy.lose_down = lost = Once(is_ack)
+    proxy.down = lost = Once(is_ack)
     info = await put(disturbed, "a", content(size))
     assert lost.done.is_set()
     assert content_of(await direct.get_info("a")) == content_of(info)
@@ -135,7 +135,7 @@ async def test_lost_acknowledgement_of_a_commit(
 ) -> None:
     """M5: a change of metadata whose answer is lost has happened once, and says so."""
     old = await put(direct, "a", b"data")
-    proxy.lose_down = Once(is_ack)
+    proxy.down = Once(is_ack)
     (new,) = await disturbed.commit([MetaWrite(replace(old, description="x"), old.revision)])
     assert new.revision == old.revision + 1
     assert content_of(await direct.get_info("a")) == content_of(new)
@@ -146,7 +146,7 @@ async def test_lost_acknowledgement_of_a_rename(
 ) -> None:
     """A2: a rename whose answer is lost has happened once, and says so."""
     await put(direct, "a", b"data")
-    proxy.lose_down = lost = Once(is_ack)
+    proxy.down = lost = Once(is_ack)
     moved = await disturbed.rename("a", "b")
     assert lost.done.is_set()
     assert content_of(await direct.get_info("b")) == content_of(moved)
@@ -158,7 +158,7 @@ async def test_batch_that_lost_a_message(
     direct: JetStreamStore, disturbed: JetStreamStore, proxy: Proxy
 ) -> None:
     """A2: an atomic batch of which the server has dropped a message is sent again, whole."""
-    proxy.lose_up = lost = Once(lambda frame: b"Nats-Batch-Sequence: 2\r\n" in frame)
+    proxy.up = lost = Once(lambda frame: b"Nats-Batch-Sequence: 2\r\n" in frame)
     infos = await disturbed.commit(
         [MetaWrite(ObjectInfo(name, disturbed.bucket, ""), 0) for name in ("a", "b", "c")]
     )
@@ -174,7 +174,7 @@ async def test_lost_answer_and_a_foreign_change(
     """A4: a change that never reached the server and meanwhile lost its race is refused."""
     old = await put(direct, "a", b"data")
     token = old.subject.encode()
-    proxy.lose_up = lost = Once(lambda frame: frame.startswith(b"HPUB " + token))
+    proxy.up = lost = Once(lambda frame: frame.startswith(b"HPUB " + token))
     async with trio.open_nursery() as nursery:
 
         async def change() -> None:
@@ -193,7 +193,7 @@ async def test_lost_chunk(
     direct: JetStreamStore, disturbed: JetStreamStore, proxy: Proxy, size: int
 ) -> None:
     """W2: a chunk that the server dropped while it took the next ones is put back in its place."""
-    proxy.lose_up = lost = Once(lambda frame: b"Nats-Msg-Id: " in frame and b".3\r\n" in frame)
+    proxy.up = lost = Once(lambda frame: b"Nats-Msg-Id: " in frame and b".3\r\n" in frame)
     info = await put(disturbed, "a", content(size))
     assert lost.done.is_set()
     assert await get(direct, "a") == content(size)
@@ -210,13 +210,13 @@ async def test_a_commit_of_a_draft_without_an_answer(
         return [MetaWrite(version)]
 
     drafts = [disturbed.draft(name) for name in "ab"]
-    proxy.lose_down = is_ack
+    proxy.down = is_ack
     for name, draft in zip("ab", drafts, strict=True):
         await draft.write(content(3 * CHUNK))
         with pytest.raises(RequestTimeout):
             await draft.commit(name, place)
         assert draft.uncertain
-    proxy.lose_down = nothing
+    proxy.down = nothing
     await drafts[0].abandon()
     await drafts[1].commit("b", place)
     for name in "ab":
@@ -247,7 +247,7 @@ async def test_cut_while_the_answer_is_under_way(
     direct: JetStreamStore, disturbed: JetStreamStore, proxy: Proxy
 ) -> None:
     """A5: a connection that breaks with the answer on it costs no second message and no error."""
-    proxy.lose_down = lost = Once(is_ack)
+    proxy.down = lost = Once(is_ack)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(put, disturbed, "a", content(600 * CHUNK))
         while not lost.done.is_set():

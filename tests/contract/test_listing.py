@@ -21,7 +21,7 @@ from natsfs.store.model import (
 )
 from natsfs.store.session import open_session
 from tests.contract.linked import StartServer
-from tests.contract.proxy import Proxy
+from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.server
 
@@ -89,7 +89,7 @@ async def test_a_lost_connection(nats_server: Server, proxy: Proxy, new_bucket: 
         await direct.create(BucketConfig(kept))
         async with disturbed.watch() as events:
             await listed(events)
-            proxy.lose_down = lambda frame: b"ADVISORY" in frame
+            proxy.down = lambda frame: b"ADVISORY" in frame
             await direct.delete(gone)
             after = await (await direct.create(BucketConfig(new))).status()
             proxy.cut()

@@ -15,7 +15,7 @@ from natsfs.store.jetstream import JetStreamManager, JetStreamStore
 from natsfs.store.model import BucketConfig, MetaWrite
 from natsfs.store.session import open_session
 from tests.contract.objects import CHUNK, content, put, upload
-from tests.contract.proxy import Proxy
+from tests.faults.proxy import Proxy
 from tests.in_trio import Resource
 
 pytestmark = pytest.mark.server
@@ -56,7 +56,7 @@ def counted(nats_server: Server, new_bucket: Callable[[], str]) -> Resource[Coun
                 counted.sent.append(verb.removesuffix(subject.rpartition(".")[2]).rstrip("."))
             return False
 
-        proxy.lose_up = note
+        proxy.up = note
         return counted
 
     return Resource(enter)

@@ -27,7 +27,7 @@ from natsfs.store.session import (
     line,
     open_session,
 )
-from tests.contract.proxy import Proxy
+from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.server
 

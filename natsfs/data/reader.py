@@ -26,7 +26,13 @@ from natsfs.data.segment import runs
 from natsfs.data.stretches import Flight, Held, Memory, Slot, Stretch
 from natsfs.data.verify import Verifier
 from natsfs.data.version import Version, block_size_of
-from natsfs.errors import ChunkMissing, ConnectionLost, DigestMismatch, MissingKnown
+from natsfs.errors import (
+    ChunkMissing,
+    ConnectionLost,
+    DigestMismatch,
+    MissingKnown,
+    RequestTimeout,
+)
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import ObjectInfo
 from natsfs.store.primitives import Data
@@ -44,6 +50,10 @@ STREAMS = 4
 
 #: Bytes of blocks held in memory for a mount: eight windows of the largest size.
 MEMORY = 64 * 1024 * 1024
+
+#: Seconds for which blocks are not asked for again after the time-out: for one read(2) the kernel
+#: asks up to three times, and the program would wait as many time-outs (A5).
+RESPITE = 1.0
 
 
 class ObjectReader:
@@ -193,7 +203,12 @@ class ObjectReader:
         info, start, stop = held.info, *map(held.version.start, (blocks.start, blocks.stop))
         if not info.nuid:
             raise ChunkMissing(f"object {info.name!r} has {info.size} bytes and names no version")
-        data = memoryview(await self._store.read(info, start, stop))
+        _check_respite(held, blocks)
+        try:
+            data = memoryview(await self._store.read(info, start, stop))
+        except (ConnectionLost, RequestTimeout) as error:
+            held.refused = blocks, error, trio.current_time()
+            raise
         if len(data) != stop - start:
             text = f"{len(data)} bytes instead of {stop - start} at {start}"
             raise ChunkMissing(f"object {info.name!r} version {info.nuid}: {text}")
@@ -284,6 +299,16 @@ class VersionReader:
         if window.start < end:
             blocks = self._held.version.blocks(window.start, end)
             self._shared.claim(self._held, blocks, ahead=True)
+
+
+def _check_respite(held: Held, blocks: range) -> None:
+    """Errors: the one that some of *blocks* could not be brought for a moment ago."""
+    if held.refused is None:
+        return
+    refused, error, moment = held.refused
+    overlap = max(blocks.start, refused.start) < min(blocks.stop, refused.stop)
+    if overlap and trio.current_time() < moment + RESPITE:
+        raise error
 
 
 def _missing(blocks: range, cached: Cached) -> Iterator[range]:

@@ -76,14 +76,16 @@ Slot = Stretch | Flight
 
 class Held:
     """What is held of one version: *at* has the stretch or the flight that each block is part of.
-    All handles of a version share it."""
+    All handles of a version share it.  *refused* are the blocks that last could not be brought,
+    with the reason and the time of trio's clock."""
 
-    __slots__ = ("__weakref__", "at", "info", "version")
+    __slots__ = ("__weakref__", "at", "info", "refused", "version")
 
     def __init__(self, info: ObjectInfo, version: Version) -> None:
         self.info = info
         self.version = version
         self.at: dict[int, Slot] = {}
+        self.refused: tuple[range, Exception, float] | None = None
 
     def put(self, slot: Slot) -> None:
         """*slot* has its blocks from now on."""

@@ -34,7 +34,7 @@ def proxy(nats_server: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def proxied(mounter: Mounter, proxy: Proxy, bucket: str) -> Iterator[ThroughProxy]:  # noqa: F811
+def proxied(proxy: Proxy, mounter: Mounter, bucket: str) -> Iterator[ThroughProxy]:  # noqa: F811
     """A function that mounts the test's bucket through the proxy, which hands everything on again
     when the test ends."""
     with ExitStack() as stack:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -178,7 +180,7 @@ def test_killed_during_an_upload(
     for round_ in range(3):
         name = f"big{round_}"
         copy = subprocess.Popen(["cp", source, mounted.directory / name])
-        wait_until(lambda: stored_bytes(own_bucket) > BIG * (round_ + 0.2), "the file leaves")
+        wait_until(partial(leaving, own_bucket, BIG * (round_ + 0.2)), "the file leaves")
         own_server.kill()
         own_server.restart()
         status = copy.wait(60)
@@ -187,9 +189,10 @@ def test_killed_during_an_upload(
         assert not status
 
 
-def stored_bytes(client: ForeignClient) -> int:
+def leaving(client: ForeignClient, size: float) -> bool:
+    """Whether the bucket has more than *size* bytes by now."""
     found: int = client.api("STREAM.INFO")["state"]["bytes"]
-    return found
+    return found > size
 
 
 def test_changes_while_cut_off(
@@ -256,3 +259,77 @@ def test_a_slow_line(proxied: Callable[..., Mount], proxy: Proxy, py: ForeignCli
     assert (mount.directory / "g").read_bytes() == body
     proxy.rate = 0
     assert py.get("f") == body
+
+
+def is_asleep(process: subprocess.Popen[bytes]) -> bool:
+    """Whether *process* waits for an answer of its file system."""
+    return "fuse" in Path(f"/proc/{process.pid}/wchan").read_text() or (
+        "request_wait_answer" in Path(f"/proc/{process.pid}/stack").read_text()
+    )
+
+
+@pytest.fixture
+def hard(mounter: Mounter, own_bucket: ForeignClient) -> Mount:
+    """The bucket of `own_server`, mounted with `-o hard` and a short time-out."""
+    source = f"{own_bucket.url}/{own_bucket.bucket}"
+    mount = mounter("-o", "hard,timeout=1s", source=source, life=100)
+    mount.expect_trouble(USUAL)
+    return mount
+
+
+def touch(path: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", f"import os; os.mkdir({str(path)!r})"])
+
+
+@pytest.mark.parametrize("way", ["hangs", "is dead"])
+def test_hard(way: str, hard: Mount, own_server: Server, own_bucket: ForeignClient) -> None:
+    """A5: with `-o hard` a program waits for the server beyond the time-out, whatever it asks for,
+    and all that it did has been done when the server is back."""
+    own_bucket.put("foreign", b"foreign")
+    wait_until((hard.directory / "foreign").exists, "the foreign file")
+    if way == "hangs":
+        os.kill(own_server.pid, signal.SIGSTOP)
+    else:
+        own_server.kill()
+    reader = subprocess.Popen(
+        ["cat", hard.directory / "foreign"], stdout=subprocess.PIPE, start_new_session=True
+    )
+    maker = touch(hard.directory / "made")
+    with pytest.raises(subprocess.TimeoutExpired):
+        maker.wait(8)  # eight time-outs
+    assert reader.poll() is None
+    goes_on_hard(hard.directory)
+    if way == "hangs":
+        os.kill(own_server.pid, signal.SIGCONT)
+    else:
+        own_server.restart()
+    assert reader.communicate(timeout=30)[0] == b"foreign"
+    assert maker.wait(30) == 0
+    assert own_bucket.names() == ["foreign", "made/"]
+
+
+def goes_on_hard(top: Path) -> None:
+    """Names and attributes are served while others wait."""
+    with within(AT_ONCE):
+        assert (top / "foreign").stat().st_size == 7
+
+
+@pytest.mark.parametrize("way", ["SIGTERM", "natsfs umount --lazy", "umount"])
+def test_the_end_of_a_hard_mount(
+    way: str, hard: Mount, own_server: Server, environment: dict[str, str]
+) -> None:
+    """A5: a hard mount ends when it is told to although the server hangs; who waits for it is freed
+    by SIGTERM to the daemon, or when the time-out is over."""
+    with stopped(own_server):
+        if way == "umount":
+            run(["umount", hard.directory], timeout=30).check()
+        else:
+            maker = touch(hard.directory / "made")
+            wait_until(lambda: is_asleep(maker), "a program waits")
+            if way == "SIGTERM":
+                os.kill(hard.pid, signal.SIGTERM)
+            else:
+                run([*natsfs_command("umount", "--lazy", hard.directory)], env=environment).check()
+                os.kill(hard.pid, signal.SIGTERM)
+            assert maker.wait(30)
+        hard.ended(60)

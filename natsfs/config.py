@@ -91,6 +91,8 @@ class MountConfig:
     tree: TreeConfig = field(default_factory=TreeConfig)
     conflict: ConflictConfig = field(default_factory=ConflictConfig)
     read_only: bool = False
+    #: Whether programs wait for a server that is away for as long as it takes (A5).
+    hard: bool = False
     allow_other: bool = False
     create: bool = False
     #: Whether close(2) returns when the local disk has what was written, and not the server (W8).

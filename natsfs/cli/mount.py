@@ -49,6 +49,7 @@ _PATH = click.Path(path_type=Path)
     is_flag=True,
     help="Let close return when the local disk has the bytes; they are stored afterwards, in order",
 )
+@click.option("--hard", is_flag=True, help="Wait for a lost server for ever, not for --timeout")
 @click.option("--allow-other", is_flag=True, help="Let other users in, as the modes allow")
 @click.option("--allow-non-empty", is_flag=True, help="Hide what is in DIRECTORY meanwhile")
 @click.option("--uid", type=_IDENTITY, help="Owner of what has none  [you]")
@@ -144,6 +145,7 @@ def mount_config(
         cache=_cache(options),
         tree=_tree(options),
         read_only=options["read_only"],
+        hard=options["hard"],
         allow_other=options["allow_other"],
         create=options["create"],
         writeback=options["writeback"],

@@ -48,10 +48,17 @@ async def serve(config: MountConfig, *, ready: Callable[[], None], control_path:
     ):
         served = await build(JetStreamManager(links), config, background)
         status, ending = Status(config, server, session, served), Ending(served, server.timeout)
+
+        def end() -> None:
+            # Whoever unmounts wants an end.
+            session.patient = False
+
         calls = {"status": status.answer, "hurry": ending.hurry}
         await background.start(serve_control, control_path, calls)
         try:
-            await serve_kernel(served, config, ready)
+            session.patient = config.hard
+            await serve_kernel(served, config, ready, end)
         finally:
+            end()
             await ending.run()
         background.cancel_scope.cancel()

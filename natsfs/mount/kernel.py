@@ -40,7 +40,10 @@ MAX_TASKS = 1000
 NOTIFICATION_GRACE = 5.0
 
 
-async def serve_kernel(served: Served, config: MountConfig, ready: Callable[[], None]) -> None:
+async def serve_kernel(
+    served: Served, config: MountConfig, ready: Callable[[], None], ending: Callable[[], None]
+) -> None:
+    """Serve until the mount ends; *ending* is called when a signal asks for that."""
     connected = trio.Event()
 
     def begin() -> None:
@@ -62,7 +65,7 @@ async def serve_kernel(served: Served, config: MountConfig, ready: Callable[[], 
     try:
         with reads_do_not_block():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_stop_on_signal, notifier)
+                nursery.start_soon(_stop_on_signal, notifier, ending)
                 nursery.start_soon(_announce, connected, device, ready)
                 await pyfuse3.main(max_tasks=MAX_TASKS)
                 nursery.cancel_scope.cancel()
@@ -140,10 +143,11 @@ def _captured_stderr() -> Iterator[Callable[[], str]]:
             os.close(kept)
 
 
-async def _stop_on_signal(notifier: KernelNotifier) -> None:
+async def _stop_on_signal(notifier: KernelNotifier, ending: Callable[[], None]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             log.info("%s: unmounting", signal.Signals(number).name)
+            ending()
             # What blocks a notification is answered only while the loop goes on.
             await _silenced(notifier)
             pyfuse3.terminate()

@@ -107,7 +107,7 @@ class Api:
         silence: float | None = None,
     ) -> T:
         """Call *attempt* with the seconds that it may take until it succeeds, for as long as the
-        session's time-out.
+        session's time-out, or for ever while the session is patient.
 
         Lost answers, lost connections, missing listeners and transient refusals are worth another
         attempt.  With *silence*, missing listeners are so for that many seconds only.
@@ -119,19 +119,27 @@ class Api:
         end = begin + self.timeout
         delay = RETRY_FIRST
         while True:
-            left = end - trio.current_time()
+            left = self.timeout if self.session.patient else end - trio.current_time()
             try:
                 return await attempt(attempt_timeout(left))
             except NatsfsError as error:
                 now = trio.current_time()
-                if isinstance(error, NoResponders) and silence and now > begin + silence:
-                    server = self.session.url or "the server"
-                    raise JetStreamUnavailable(f"{server} has no JetStream: {error}") from error
-                if not is_transient(error) or now + delay >= end:
+                if not is_transient(error):
                     raise
+                if not self.session.patient:
+                    self._check_silence(error, silence and now > begin + silence)
+                    if now + delay >= end:
+                        raise
                 log.debug("trying again: %s", error)
             await trio.sleep(delay)
             delay = min(2 * delay, RETRY_MOST)
+
+    def _check_silence(self, error: NatsfsError, passed: object) -> None:
+        """Errors: `JetStreamUnavailable` when nobody listens although *passed* says that the time
+        for that is over."""
+        if passed and isinstance(error, NoResponders):
+            server = self.session.url or "the server"
+            raise JetStreamUnavailable(f"{server} has no JetStream: {error}") from error
 
 
 def attempt_timeout(left: float) -> float:

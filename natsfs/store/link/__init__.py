@@ -97,6 +97,11 @@ class Links:
         return self.session.config
 
     @property
+    def patient(self) -> bool:
+        """`Session.patient`."""
+        return self.session.patient
+
+    @property
     def connected(self) -> bool:
         """`Session.connected`."""
         return self.session.connected

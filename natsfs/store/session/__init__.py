@@ -58,6 +58,8 @@ class Session:
 
     def __init__(self, bridge: Bridge, config: ServerConfig) -> None:
         self.config = config
+        #: Whether calls of JetStream's API wait on when the time-out is over (A5, `hard`).
+        self.patient = False
         self._bridge = bridge
         self._denials = Denials()
         self._connection = Connection(config, self._denials, lambda: bridge.post(self._announce))

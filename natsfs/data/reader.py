@@ -51,8 +51,9 @@ STREAMS = 4
 #: Bytes of blocks held in memory for a mount: eight windows of the largest size.
 MEMORY = 64 * 1024 * 1024
 
-#: Seconds for which blocks are not asked for again after the time-out: for one read(2) the kernel
-#: asks up to three times, and the program would wait as many time-outs (A5).
+#: Seconds for which blocks are not asked for again that somebody has waited for longer than that in
+#: vain: for one read(2) the kernel asks up to three times, and the program would wait as many
+#: time-outs (A5).
 RESPITE = 1.0
 
 
@@ -204,10 +205,12 @@ class ObjectReader:
         if not info.nuid:
             raise ChunkMissing(f"object {info.name!r} has {info.size} bytes and names no version")
         _check_respite(held, blocks)
+        begin = trio.current_time()
         try:
             data = memoryview(await self._store.read(info, start, stop))
         except (ConnectionLost, RequestTimeout) as error:
-            held.refused = blocks, error, trio.current_time()
+            if trio.current_time() > begin + RESPITE:
+                held.refused = blocks, error, trio.current_time()
             raise
         if len(data) != stop - start:
             text = f"{len(data)} bytes instead of {stop - start} at {start}"

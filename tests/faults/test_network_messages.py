@@ -166,7 +166,14 @@ def suffer(mount: Mount, proxy: Proxy, change: Change, phase: Phase, fault: str)
     return name
 
 
-@pytest.mark.parametrize("name", CHANGES)
+#: Those that go the way of another one, nearly.
+NIGHTLY = ("rewrite", "rename", "exchange")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.nightly] if n in NIGHTLY else []) for n in CHANGES],
+)
 def test_one_message(name: str, proxy: Proxy, mounter: Mounter, nats_server: Server) -> None:
     """A5, W2, A2: whatever happens to one message of a change or to its answer, the change
     succeeds, once and whole, and leaves no chunks behind."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import trio
 
-from natsfs.errors import NatsfsError, PermissionsError
+from natsfs.errors import ConnectionLost, NatsfsError, PermissionsError, RequestTimeout
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import ObjectInfo
 
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 #: Purges under way at once.  One after the other takes 118 to 243 µs each on 2 cores, 16 together
 #: 39 to 59, with half of the server's time, and 64 no less.
 AT_ONCE = 16
+
+#: Seconds until chunks are tried again whose server did not answer: they do not press.
+RETRY = 30.0
 
 
 class Purger:
@@ -44,6 +47,8 @@ class Purger:
         self._wake = trio.Event()
         self._lock = trio.Lock()
         self._freed = 0
+        #: Taken off the list in vain, because the server is away.
+        self._kept: list[str] = []
 
     def __len__(self) -> int:
         """How many versions wait to be freed."""
@@ -74,7 +79,7 @@ class Purger:
         self._wake.set()
 
     async def run(self) -> None:
-        """Free what is due, until cancelled."""
+        """Free what is due, until cancelled; what the server did not answer to, later."""
         while True:
             await self._free_until(trio.current_time())
             self._wake = trio.Event()
@@ -90,10 +95,20 @@ class Purger:
 
     async def _free_until(self, until: float) -> None:
         async with self._lock:
-            while self._due and self._due[0][0] <= until:
+            while self._due and self._due[0][0] <= until and not self._kept:
                 async with trio.open_nursery() as nursery:
                     for nuid in self._take(until, AT_ONCE):
                         nursery.start_soon(self._free, nuid)
+            if self._kept:
+                self._put_off()
+
+    def _put_off(self) -> None:
+        """Try again later, the rest of what is due included: it would fare no better now."""
+        again = trio.current_time() + RETRY
+        self._due = [(max(due, again), nuid) for due, nuid in self._due]
+        self._due += [(again, nuid) for nuid in self._kept]
+        self._kept = []
+        heapq.heapify(self._due)
 
     def _take(self, until: float, most: int) -> list[str]:
         """Take versions that are due and that nobody reads off the list."""
@@ -112,6 +127,8 @@ class Purger:
         try:
             await self._store.purge_chunks(nuid)
         except NatsfsError as error:
+            if isinstance(error, ConnectionLost | RequestTimeout):
+                self._kept.append(nuid)
             # A denial is known: the session has said once what to allow.
             level = logging.DEBUG if isinstance(error, PermissionsError) else logging.WARNING
             log.log(level, "chunks of version %s could not be freed: %s", nuid, error)

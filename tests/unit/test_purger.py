@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from natsfs.errors import RequestTimeout
-from natsfs.filesystem.purger import AT_ONCE, Purger
+from natsfs.filesystem.purger import AT_ONCE, RETRY, Purger
 from natsfs.store.memory import MemoryManager, MemoryStore
 from natsfs.store.model import BucketConfig, Link, ObjectInfo
 
@@ -195,5 +195,25 @@ def test_failure() -> None:
         purger.schedule(version("two"))
         await trio.sleep(DELAY + 1)
         assert [nuid for _, nuid in store.freed] == ["two"]
+
+    on_mock_clock(test)
+
+
+@pytest.mark.expects_log("chunks of version .* could not be freed")
+def test_what_the_server_did_not_answer_to_is_freed_later() -> None:
+    """A5, W6: chunks that could not be freed while the server was away are freed when it is back,
+    and draining meanwhile does not go on for ever."""
+
+    async def test(store: Recorder, purger: Purger) -> None:
+        store.error = RequestTimeout("away")
+        for number in range(AT_ONCE + 5):
+            purger.schedule(version(f"v{number}"))
+        await trio.sleep(DELAY + 1)
+        assert await purger.drain() == 0
+        assert len(purger) == AT_ONCE + 5
+        store.error = None
+        await trio.sleep(RETRY + 1)
+        assert {nuid for _, nuid in store.freed} == {f"v{number}" for number in range(AT_ONCE + 5)}
+        assert not len(purger)
 
     on_mock_clock(test)

@@ -167,9 +167,11 @@ class Trouble:
 
 @pytest.mark.parametrize(
     "seconds",
-    [20, pytest.param(1200, marks=[pytest.mark.nightly, pytest.mark.timeout(2400)])],
+    [
+        pytest.param(20, marks=pytest.mark.timeout(240)),
+        pytest.param(1200, marks=[pytest.mark.nightly, pytest.mark.timeout(2400)]),
+    ],
 )
-@pytest.mark.timeout(240)
 def test_random_faults(seconds: int, mounter: Mounter, own_server: Server) -> None:
     """A5, W1, W2: after random faults every file is what its program was last told, or, where it
     was told of a failure, the old or the new one and nothing else; the mount shows the same."""

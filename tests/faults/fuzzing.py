@@ -1,21 +1,16 @@
 """Readers of bytes that others wrote, each as a function that any bytes may be thrown at.
 
-    python -m tests.faults.fuzzing TARGET SECONDS
-
 A target raises nothing but what its reader promises to raise, and fails an assertion when the
-reader says something untrue.  Called as a program, atheris looks for bytes that lead a target to
-places where it has not been.
+reader says something untrue.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 
 import trio
@@ -273,16 +268,3 @@ TARGETS: dict[str, Target] = {
         segment,
     )
 }
-
-
-def main() -> None:
-    """Fuzz a target for some seconds."""
-    atheris = import_module("atheris")  # it has no types, and nobody else needs it
-    target = TARGETS[sys.argv[1]]
-    atheris.instrument_all()
-    atheris.Setup([sys.argv[0], f"-max_total_time={sys.argv[2]}", "-max_len=4096"], target)
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()

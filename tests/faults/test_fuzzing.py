@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.mount.mounting import run
+from tests.mount.mounting import PACKAGE_ROOT, run
 
 from .fuzzing import TARGETS
 
@@ -118,6 +119,7 @@ def test_a_night_of_bytes(name: str, tmp_path: Path) -> None:
     """E: the same, for bytes that are chosen by the paths that they take through the code."""
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris is missing: it has no wheel for this Python")
-    command = [sys.executable, "-m", "tests.faults.fuzzing", name, str(NIGHT)]
-    result = run(command, cwd=Path.cwd(), timeout=NIGHT + 100)
+    path = os.pathsep.join([str(PACKAGE_ROOT), *sys.path])
+    command = [sys.executable, "-m", "tests.faults.night", name, str(NIGHT)]
+    result = run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, timeout=NIGHT + 100)
     assert result.status == 0, result.err[-4000:]

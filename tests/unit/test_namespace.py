@@ -187,3 +187,20 @@ def test_large_directory() -> None:
     large = seconds_for(100_000)
     assert large < 20.0
     assert large / 20 < 4 * small
+
+
+def test_deep_paths_cost_what_they_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """N1: a path of thousands of directories is not spelled out for each of them."""
+    spelled = 0
+    prefix: property = vars(Directory)["prefix"]
+
+    def counted(directory: Directory) -> str:
+        nonlocal spelled
+        spelled += 1
+        return str(prefix.__get__(directory))
+
+    monkeypatch.setattr(Directory, "prefix", property(counted))
+    namespace = Namespace()
+    namespace.apply(meta("d/" * 3000 + "x", 1, subject="$O.b.M.deep"))
+    assert len(namespace) == 1
+    assert spelled < 10

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from natsfs.store.model import ObjectInfo
 from natsfs.tree.namespace import Namespace
 from natsfs.tree.nodes import Directory, info_of
-from natsfs.tree.snapshot import Damaged, Summary, render, restore
+from natsfs.tree.snapshot import MAX_DEPTH, Damaged, Summary, TooDeep, render, restore
 from tests.unit.metas import grave, hard_link, is_hard, meta
 from tests.unit.test_namespace_random import check_tree, names, shown
 
@@ -120,3 +120,13 @@ def test_entries_that_are_there_twice() -> None:
     pieces = list(render(namespace, 1))
     with pytest.raises(Damaged):
         restore(Namespace(is_hard), b"".join([*pieces[:-1], *pieces]))
+
+
+def test_too_deep() -> None:
+    """A6: a tree whose snapshot would be nothing but paths has none."""
+    namespace = Namespace(is_hard)
+    namespace.apply(meta("d/" * MAX_DEPTH + "x", 1))
+    assert b"".join(render(namespace, 1))
+    namespace.apply(meta("d/" * (MAX_DEPTH + 1) + "x", 2))
+    with pytest.raises(TooDeep):
+        list(render(namespace, 2))

@@ -468,7 +468,9 @@ def test_no_descriptors_left(
     assert_works(mounted)
     assert_whole(mounted, "blocks", bodies["blocks"])
     status = natsfs_command("status", mounted.directory)
-    assert run(status, env=environment, timeout=60).status != 0
+    limit(mounted, "nofile", 3)  # below all that are open, so that there is none for a client
+    run(status, env=environment, timeout=60)
+    wait_until(lambda: lines_with(mounted, "cannot be accepted"), "the line")
     limit(mounted, "nofile", 1000)
     assert run(status, env=environment, timeout=60).status == 0
     assert_works(mounted)

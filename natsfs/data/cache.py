@@ -101,6 +101,13 @@ class BlockCache:
         self._since_tidy = 0  # bytes written since the directory was last looked through
         self._tidied = False
         self._tidying = False
+        #: Calls that nobody waits for any more, because the disk does not answer.
+        self._hanging: set[object] = set()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the disk owes an answer that it should have given."""
+        return bool(self._hanging)
 
     def usage(self) -> CacheUsage:
         """What the cache takes up and whether it works.  Does not touch the disk."""
@@ -189,12 +196,25 @@ class BlockCache:
 
     async def _guarded(self, work: Callable[[], T], deadline: float, pause: _Pause) -> T | None:
         """Do *work* in a thread; None, and a pause, if the disk fails or does not answer."""
+        call, answered = object(), False
+
+        def answering() -> T:
+            nonlocal answered
+            try:
+                return work()
+            finally:
+                answered = True
+                self._hanging.discard(call)
+
         try:
             with trio.fail_after(deadline):
                 return await trio.to_thread.run_sync(
-                    work, abandon_on_cancel=True, limiter=self._threads
+                    answering, abandon_on_cancel=True, limiter=self._threads
                 )
         except trio.TooSlowError:
+            self._hanging.add(call)
+            if answered:  # just now
+                self._hanging.discard(call)
             pause.begin(self._files.root, f"no answer within {deadline:g} s")
         except OSError as error:
             pause.begin(self._files.root, str(error))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from natsfs.data.log import Log, Segment
 from natsfs.data.records import CHANGES, RECORD_BYTES, Kind, State, render_live, render_state
 from natsfs.data.runs import Run
 from natsfs.data.spool import Spool
-from natsfs.errors import NatsfsError
+from natsfs.errors import CacheError, NatsfsError
 from natsfs.store.primitives import Data
 
 log = logging.getLogger(__name__)
@@ -46,11 +47,13 @@ FEW = 16
 class Journal:
     """The journal of one mounted bucket; nothing is on disk before it is needed.
 
-    *timeout* is how many seconds `sync` may take.
+    *timeout* is how many seconds `sync` may take.  While *hangs* says that the disk does not answer
+    it is left alone: whoever waits for it waits for all.
     """
 
-    def __init__(self, run: Run, timeout: float) -> None:
+    def __init__(self, run: Run, timeout: float, hangs: Callable[[], bool] = lambda: False) -> None:
         self._run = run
+        self._hangs = hangs
         self._timeout = timeout
         self._entries: dict[int, Entry] = {}
         self._last_entry = 0
@@ -74,8 +77,15 @@ class Journal:
         return self._run.parent
 
     def spool(self, base_size: int) -> Spool:
-        """A spool that survives the process.  Errors: those of `Spool`."""
-        return Spool(self._made(), base_size)
+        """A spool that survives the process or, where there can be no journal, one that does not.
+
+        Errors: those of `Spool`."""
+        self._check_answering()
+        try:
+            return Spool(self._made(), base_size)
+        except CacheError as error:
+            self.failed(error)
+            return Spool(self._run.cache / "spool", base_size, lasting=False)
 
     def adopted(self, path: Path, coverage: Coverage) -> Spool:
         """`Spool.taken_over`."""
@@ -97,7 +107,8 @@ class Journal:
     # -- for entries ------------------------------------------------------------------------------
 
     def append(self, entry: Entry, kind: Kind, offset: int, body: Data) -> Segment:
-        """Write a record.  Errors: those of `Log.append`."""
+        """Write a record.  Errors: those of `Log.append`, `CacheError` (the disk hangs)."""
+        self._check_answering()
         segment = self.log.append(kind, entry.number, entry.count, offset, body)
         self._failing = False
         return segment
@@ -123,6 +134,10 @@ class Journal:
                 error,
             )
         self._failing = True
+
+    def _check_answering(self) -> None:
+        if self._hangs():
+            raise CacheError("the local disk does not answer")
 
     # -- disk -------------------------------------------------------------------------------------
 

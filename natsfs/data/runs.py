@@ -53,6 +53,7 @@ class Run:
 
     def __init__(self, cache: Path, about: About) -> None:
         self._about = about
+        self.cache = cache
         self.parent = bucket_directory(cache, about.identity)
         #: Another one whenever somebody has removed it.
         self.directory = self.parent / self._new_name()
@@ -102,8 +103,12 @@ class Run:
         _check_ours(self.parent)
         unready = self.parent / f".{self.directory.name}"
         unready.mkdir(mode=0o700)
-        (unready / _ABOUT).write_bytes(msgspec.json.encode(self._about))
-        lock = os.open(unready / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            (unready / _ABOUT).write_bytes(msgspec.json.encode(self._about))
+            lock = os.open(unready / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            shutil.rmtree(unready, ignore_errors=True)
+            raise
         fcntl.flock(lock, fcntl.LOCK_EX)
         unready.rename(self.directory)
         self._lock, self._synced = lock, False

@@ -25,11 +25,15 @@ from natsfs.errors import CacheError, FileTooBig, NatsfsError, NoSpaceError
 class Spool:
     """The content of one file: *base_size* bytes of its base version, and what was changed since.
 
-    *directory* is created when it is missing.  Errors: `NoSpaceError`, `CacheError`.
+    *directory* is created when it is missing.  A file that is not *lasting* has no name, so the
+    kernel frees it with the process.  Errors: `NoSpaceError`, `CacheError`.
     """
 
-    def __init__(self, directory: Path, base_size: int) -> None:
+    def __init__(self, directory: Path, base_size: int, *, lasting: bool = True) -> None:
         self._file, self.path = _new_file(directory)
+        self.lasting = lasting
+        if not lasting:
+            self.path.unlink()
         self.coverage = Coverage(base_size)
         self._generation = 0
         self._kept = False
@@ -128,8 +132,7 @@ class Spool:
         """The journal does not need it any more."""
         self._kept = False
         self.close()
-        with suppress(OSError):
-            self.path.unlink()
+        self._remove()
 
     def close(self) -> None:
         """Forget everything.  Closing again does nothing."""
@@ -137,8 +140,12 @@ class Spool:
             os.close(self._file)
             self._file = -1
             if not self._kept:
-                with suppress(OSError):  # somebody has cleared the directory away
-                    self.path.unlink()
+                self._remove()
+
+    def _remove(self) -> None:
+        if self.lasting:
+            with suppress(OSError):  # somebody has cleared the directory away
+                self.path.unlink()
 
     def _cut(self, size: int | None = None) -> None:
         """Free what the spool's file has beyond *size*, by default the file's size."""

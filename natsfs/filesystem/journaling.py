@@ -137,8 +137,9 @@ class Journaling:
             return True
         if file.entry is None or file.entry.broken:
             self._begin(file)
-        assert file.entry is not None
         entry = file.entry
+        if entry is None:
+            return False
         entry.change(self._state(file, closed=closed))
         safe = await entry.sync()
         if safe and entry is file.entry and entry.closed:
@@ -172,7 +173,10 @@ class Journaling:
         return entry
 
     def _begin(self, file: OpenFile) -> None:
-        """Tell all that there is of *file*."""
+        """Tell all that there is of *file*, if it can be told."""
+        if isinstance(file.content, Spool) and not file.content.lasting:
+            self.ended(file)
+            return
         if file.entry is None:
             file.entry = self._journal.entry()
             self._files[file.entry] = file

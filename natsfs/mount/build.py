@@ -74,6 +74,7 @@ def _compose(
     # Until something is in it, the bucket's directory is as old as the bucket.
     namespace.root.changed = (0, status.created_ns)
     purger = Purger(store, config.purge_delay)
+    run = Run(config.cache.directory, _about(config, status))
     mounted = Mounted(
         store=store,
         namespace=namespace,
@@ -84,7 +85,7 @@ def _compose(
         reservations=Reservations(),
         tree=config.tree,
         root=PurePosixPath(config.directory),
-        journal=Journal(Run(config.cache.directory, _about(config, status)), store.timeout),
+        journal=Journal(run, store.timeout, lambda: cache.hangs),
         writeback=config.writeback,
         tree_directory=config.cache.directory,
         read_only_mount=config.read_only,

@@ -230,8 +230,8 @@ def test_full_disk(
     need it are ENOSPC or EIO; with room, it works."""
     with tmpfs(tmp_path / "disk", f"{options},mode=700") as disk:
         mounted = mounter("--cache-dir", str(disk / "cache"))
-        mounted.expect_trouble("WARNING.*the cache .* pauses")
-        mounted.expect_trouble("WARNING.*(local disk|spool)")
+        mounted.expect_trouble("WARNING.*(the cache .* pauses|journal)")
+        mounted.expect_trouble("WARNING.*(local disk|spool|journal)")
         for _ in range(2):
             assert_right(mounted, bodies)
         assert_works(mounted)
@@ -246,8 +246,8 @@ def test_full_to_the_last_byte(mounter: Mounter, bodies: dict[str, bytes], tmp_p
     """E: a disk that others fill while it is used, and shrink, is no trouble to readers."""
     with tmpfs(tmp_path / "disk", "size=60m,mode=700") as disk:
         mounted = mounter("--cache-dir", str(disk / "cache"))
-        mounted.expect_trouble("WARNING.*the cache .* pauses")
-        mounted.expect_trouble("WARNING.*(local disk|spool)")
+        mounted.expect_trouble("WARNING.*(the cache .* pauses|journal)")
+        mounted.expect_trouble("WARNING.*(local disk|spool|journal)")
         assert_right(mounted, bodies)
         wait_for_cache(disk / "cache")
         (disk / "others").write_bytes(bytes(30 * MIB))
@@ -263,8 +263,8 @@ def test_read_only_disk(mounter: Mounter, bodies: dict[str, bytes], tmp_path: Pa
     from the start is no cache; neither keeps anybody from mounting, reading and storing."""
     with tmpfs(tmp_path / "disk", "size=200m,mode=700") as disk:
         mounted = mounter("--cache-dir", str(disk / "cache"))
-        mounted.expect_trouble("WARNING.*the cache .* pauses")
-        mounted.expect_trouble("WARNING.*(local disk|spool)")
+        mounted.expect_trouble("WARNING.*(the cache .* pauses|journal)")
+        mounted.expect_trouble("WARNING.*(local disk|spool|journal)")
         assert_right(mounted, {"large": bodies["large"]})
         run(["mount", "-o", "remount,ro", disk]).check()
         assert_right(mounted, bodies)
@@ -273,13 +273,13 @@ def test_read_only_disk(mounter: Mounter, bodies: dict[str, bytes], tmp_path: Pa
         assert len(lines_with(mounted, "pauses")) == 1
         mounted.stop()
         mounted = mounter("--cache-dir", str(disk / "cache"))
-        mounted.expect_trouble("WARNING.*the cache .* pauses")
+        mounted.expect_trouble("WARNING.*(the cache .* pauses|journal)")
         assert_right(mounted, bodies | {"blocks": (mounted.directory / "blocks").read_bytes()})
         assert_works(mounted)
         mounted.stop()
         for none in (disk / "none", disk / "cache" / "below" / "it"):
             mounted = mounter("--cache-dir", str(none))
-            mounted.expect_trouble("WARNING.*the cache .* pauses")
+            mounted.expect_trouble("WARNING.*(the cache .* pauses|journal)")
             assert_right(mounted, {"small": bodies["small"]})
             assert_works(mounted)
             mounted.stop()
@@ -334,8 +334,8 @@ def test_changed_under_the_mount(
     """R4: a cache directory that is removed or replaced under the mount changes no byte; what is
     written meanwhile is stored or refused."""
     mounted = mounter("--cache-dir", str(cache))
-    mounted.expect_trouble("WARNING.*the cache .* pauses")
-    mounted.expect_trouble("WARNING.*(local disk|spool)")
+    mounted.expect_trouble("WARNING.*(the cache .* pauses|journal)")
+    mounted.expect_trouble("WARNING.*(local disk|spool|journal)")
     with open(mounted.directory / "blocks", "r+b", buffering=0) as file:
         file.seek(100)
         file.write(b"before ")  # in the middle of a change
@@ -352,7 +352,7 @@ def test_changed_under_the_mount(
     mounted.stop()
     everything["small"] = b""
     mounted = mounter("--cache-dir", str(cache))
-    mounted.expect_trouble("WARNING.*the cache .* pauses")
+    mounted.expect_trouble("WARNING.*(the cache .* pauses|journal)")
     del everything["small"]
     assert_right(mounted, everything)
 
@@ -420,8 +420,8 @@ def test_disk_that_dies(
 ) -> None:
     """E: a cache whose disk fails with every call is as good as none."""
     mounted = mounter("--cache-dir", str(cache))
-    mounted.expect_trouble("WARNING.*the cache .* pauses")
-    mounted.expect_trouble("WARNING.*(local disk|spool)")
+    mounted.expect_trouble("WARNING.*(the cache .* pauses|journal)")
+    mounted.expect_trouble("WARNING.*(local disk|spool|journal)")
     assert_right(mounted, {"large": bodies["large"]})
     bound.kill()
     bound.wait()
@@ -436,7 +436,7 @@ def test_disk_that_hangs(
 ) -> None:
     """E: a cache whose disk does not answer delays a reader by seconds, once, and nobody else."""
     mounted = mounter("--cache-dir", str(cache))
-    mounted.expect_trouble("WARNING.*the cache .* pauses")
+    mounted.expect_trouble("WARNING.*(the cache .* pauses|journal)")
     assert_right(mounted, {"large": bodies["large"]})
     wait_until(lambda: cached(cache), "the cache")
     bound.send_signal(signal.SIGSTOP)
@@ -461,7 +461,7 @@ def test_no_descriptors_left(
 ) -> None:
     """E: a daemon without a descriptor to spare reads, stores, and answers again when it has."""
     mounted = mounter("--cache-dir", str(cache))
-    mounted.expect_trouble("WARNING.*(pauses|local disk|cannot be accepted)")
+    mounted.expect_trouble("WARNING.*(pauses|local disk|journal|cannot be accepted)")
     assert_right(mounted, {"small": bodies["small"]})
     limit(mounted, "nofile", 1 + max(map(int, os.listdir(f"/proc/{mounted.pid}/fd"))))
     assert_right(mounted, bodies)
@@ -481,8 +481,8 @@ def test_no_descriptors_left(
 def test_files_of_limited_size(mounter: Mounter, bodies: dict[str, bytes], cache: Path) -> None:
     """E: a limit on the size of files, and the signal that comes with it, do not end the daemon."""
     mounted = mounter("--cache-dir", str(cache))
-    mounted.expect_trouble("WARNING.*the cache .* pauses")
-    mounted.expect_trouble("WARNING.*(local disk|spool)")
+    mounted.expect_trouble("WARNING.*(the cache .* pauses|journal)")
+    mounted.expect_trouble("WARNING.*(local disk|spool|journal)")
     limit(mounted, "fsize", 64 * 1024)
     assert_right(mounted, bodies)
     assert_works(mounted)

@@ -189,7 +189,7 @@ def test_traps(nats_server: Server, large: str, tmp_path: Path, trap: str, where
         env=environment,
         log=tmp_path / "log",
     )
-    mount.expect_trouble("cache")
+    mount.expect_trouble("cache|journal")
     with mount:
         use(top)
         path = top / new_nuid()

@@ -5,19 +5,22 @@ Only this package reads argv and the environment, prints, and decides on exit st
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 import click
 
 from natsfs import __version__
-from natsfs.cli.argv import umount_arguments
+from natsfs.cli.argv import mount_arguments, umount_arguments
 from natsfs.cli.commands import Session
 from natsfs.cli.outcome import USAGE, describe, redacted
 from natsfs.cli.output import say
+from natsfs.cli.places import complete
 from natsfs.cli.secrecy import conceal_credentials, forbid_dumps, keep_files_private
+from natsfs.errors import UsageError
 
 #: Where each command is: loading one must not cost the time of all.
 _COMMANDS = {
@@ -30,6 +33,7 @@ _COMMANDS = {
     "gc": "natsfs.cli.gc",
     "fsck": "natsfs.cli.fsck",
     "bucket": "natsfs.cli.bucket",
+    "install-helper": "natsfs.cli.install_helper",
 }
 
 
@@ -42,7 +46,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name)
+        command: click.Command = getattr(
+            import_module(_COMMANDS[cmd_name]), cmd_name.replace("-", "_")
+        )
         return command
 
 
@@ -63,9 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         argv = sys.argv[1:]
-        conceal_credentials()
-        forbid_dumps()
-        keep_files_private()
+        _keep_secrets()
     session = Session()
     try:
         status = natsfs.main(list(argv), "natsfs", standalone_mode=False, obj=session)
@@ -80,9 +84,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
+def mount_helper() -> int:
+    """`mount.natsfs`, the program that mount(8) calls for a line of fstab(5)."""
+    return _help("mount", mount_arguments)
+
+
 def umount_helper() -> int:
-    """`umount.natsfs`, the program that umount(8) calls for a natsfs mount."""
-    return main(["umount", *umount_arguments(sys.argv[1:])])
+    """`umount.fuse.natsfs`, the program that umount(8) calls for a natsfs mount."""
+    return _help("umount", umount_arguments)
+
+
+def _help(command: str, translate: Callable[[Sequence[str]], list[str]]) -> int:
+    """Do what mount(8) or umount(8) asks for, in the little environment that it may have."""
+    argv = sys.argv[1:]
+    _keep_secrets()
+    complete(os.environ)
+    try:
+        arguments = translate(argv)
+    except UsageError as exc:
+        say(str(exc))
+        return USAGE
+    return main([command, *arguments])
+
+
+def _keep_secrets() -> None:
+    conceal_credentials()
+    forbid_dumps()
+    keep_files_private()
 
 
 def _report(exc: BaseException, session: Session, *, mounting: bool) -> int:

@@ -22,8 +22,26 @@ KERNEL_WORDS = frozenset(
     }
 )
 
-#: Words of mount(8) that have another name here; an empty one is what happens anyway.
-_ALIASES = {"ro": "read_only", "rw": "", "defaults": "", "nonempty": "allow_non_empty"}
+#: Words of mount(8) that have another name here.
+_ALIASES = {"ro": "read_only", "nonempty": "allow_non_empty"}
+
+#: Words that are for mount(8), systemd and fstab(5), or ask for what happens anyway.
+_FOR_OTHERS = frozenset(
+    {
+        *("rw", "defaults", "auto", "noauto", "user", "users", "nouser", "nousers", "owner"),
+        *("noowner", "group", "nogroup", "nofail", "_netdev", "relatime", "silent", "loud"),
+    }
+)
+
+#: How such words begin that carry something.
+_NOTES = ("x-", "X-", "comment=")
+
+#: Long options that are no mount options.
+_NO_WORDS = ("options", "foreground", "fake", "sloppy", None)
+
+#: In front of an option whose own name means something else to mount(8): it takes `user=` and
+#: `context=` for its own.
+_OWN = "nats_"
 
 
 @dataclass
@@ -58,6 +76,7 @@ class MountCommand(Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args = _spelled_out(args)
         given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        ctx.meta["sloppy"] = bool(given.get("sloppy"))
         kernel_words, flags = self._split(ctx, given.get("options", ()))
         ctx.meta["kernel_words"] = kernel_words
         return super().parse_args(ctx, flags + args)
@@ -70,18 +89,22 @@ class MountCommand(Command):
         for word in (word for group in groups for word in group.split(",") if word):
             if word in KERNEL_WORDS:
                 kernel_words.append(word)
-            elif flag := self._flag(ctx, word):
-                flags.append(flag)
-        return tuple(kernel_words), flags
+            elif not (word in _FOR_OTHERS or word.startswith(_NOTES)):
+                flags.append(self._flag(ctx, word))
+        return tuple(kernel_words), [flag for flag in flags if flag]
 
     def _flag(self, ctx: click.Context, word: str) -> str:
-        """*word* as a long option, empty if it asks for nothing.  Errors: `click.UsageError`."""
+        """*word* as a long option, empty if it is to be overlooked.  Errors: `click.UsageError`."""
         name, equals, value = word.partition("=")
-        name = _ALIASES.get(name, name)
-        if not name:
-            return ""
+        if name == "remount":
+            raise click.UsageError(
+                "natsfs cannot remount; unmount the directory, and mount it", ctx
+            )
+        name = _ALIASES.get(name, name.removeprefix(_OWN))
         option = self._long_options().get(name)
         if option is None or "-" in name:
+            if ctx.meta["sloppy"]:
+                return ""
             raise click.UsageError(f"unknown mount option {word.partition('=')[0]!r}", ctx)
         if option.is_flag:
             if equals:
@@ -95,7 +118,7 @@ class MountCommand(Command):
         return {
             flag.removeprefix("--").replace("-", "_"): option
             for option in self.params
-            if isinstance(option, click.Option) and option.name not in ("options", "foreground")
+            if isinstance(option, click.Option) and option.name not in _NO_WORDS
             for flag in option.opts
             if flag.startswith("--")
         }

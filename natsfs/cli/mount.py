@@ -20,6 +20,7 @@ from natsfs.cli.output import log_for_mount, say
 from natsfs.cli.places import cache_directory, control_directory, log_file
 from natsfs.cli.quantities import Duration, Octal, Size
 from natsfs.cli.source import Source, parse_source
+from natsfs.cli.utab import announce
 from natsfs.config import (
     CacheConfig,
     ConflictConfig,
@@ -78,6 +79,10 @@ _PATH = click.Path(path_type=Path)
     metavar="OPT[,OPT…]",
     help="The same, as mount(8) has it: -o ro,allow_other,cache_size=1G",
 )
+@click.option("--fake", is_flag=True, hidden=True, help="Check all, and mount nothing: mount -f")
+@click.option(
+    "--sloppy", is_flag=True, hidden=True, help="Overlook unknown mount options: mount -s"
+)
 @click.option("--log-file", type=_PATH, help="Log there  [XDG state directory]")
 @store_options
 @click.pass_context
@@ -97,12 +102,14 @@ def mount(ctx: click.Context, /, source: str, directory: Path | None, **options:
     config = mount_config(source, directory, options, words, os.environ)
     check_fuse(allow_other=config.allow_other)
     check_mount_point(directory, allow_non_empty=options["allow_non_empty"])
+    if options["fake"]:
+        return 0
     verbose = isinstance(ctx.obj, Session) and ctx.obj.verbose
     log_to: Path | None = options["log_file"]
     if options["foreground"]:
         log_for_mount(log_to, verbose=verbose)
         interrupt_on_sigterm()
-        _serve(config, lambda: None)
+        _serve(config, lambda: announce(config.source, config.directory))
         return 0
     return _mount_in_background(config, log_to, verbose)
 
@@ -150,7 +157,7 @@ def mount_config(
         create=options["create"],
         writeback=options["writeback"],
         embedded=embedded,
-        source=_shown_source(server, embedded, wanted.bucket),
+        source=_shown_source(source, server, embedded, wanted.bucket),
         kernel_options=kernel_words,
     )
     if options["purge_delay"] is not None:
@@ -181,11 +188,14 @@ def _tree(options: Mapping[str, Any]) -> TreeConfig:
     return TreeConfig(**{name: options[name] for name in names if options[name] is not None})
 
 
-def _shown_source(server: ServerConfig, embedded: Path | None, bucket: str) -> str:
+def _shown_source(source: str, server: ServerConfig, embedded: Path | None, bucket: str) -> str:
     """What mount(8) and `natsfs status` show: it leads back to the bucket, or ends in a slash for
-    all, without credentials."""
+    all, without credentials.  A URL stays as it is spelled: `mount -a` looks for it in /proc/mounts
+    to see what is mounted already."""
     if embedded is not None:
         return f"embedded:{bucket}"
+    if bucket and "://" in source and "@" not in source:
+        return source
     first, *others = server.urls
     return ",".join([first, *(url.partition("://")[2] for url in others)]) + f"/{bucket}"
 
@@ -210,6 +220,7 @@ def _mount_in_background(config: MountConfig, log_to: Path | None, verbose: bool
         work, log_file=log_to.absolute(), describe=partial(describe, mounting=True)
     )
     if failure is None:
+        announce(config.source, config.directory)
         return 0
     say(failure.text)
     return failure.status

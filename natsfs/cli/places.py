@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+import pwd
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 
 from natsfs.errors import UsageError
+
+#: Where programs are where nobody says: fusermount3, umount and nats-server may be called.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def complete(environ: MutableMapping[str, str]) -> None:
+    """Add what every login has to *environ*: mount(8) at boot has neither HOME nor PATH."""
+    environ.setdefault("PATH", _PATH)
+    if not environ.get("HOME"):
+        with suppress(KeyError):  # a user that no file knows
+            environ["HOME"] = pwd.getpwuid(os.geteuid()).pw_dir
 
 
 def control_directory(environ: Mapping[str, str] = os.environ) -> Path:

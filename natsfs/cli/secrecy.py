@@ -18,8 +18,8 @@ _O = rb"(?:\0-o|[,\0])"
 
 #: The login of URLs, several hosts of which may have one each, and the user, who may be a token.
 _IN_ARGUMENTS = re.compile(
-    rb"(?:://|\0--server[=\0]|" + _O + rb"server=)([^\s\0]+)@"
-    rb"|\0--user[=\0]([^\0]+)|" + _O + rb"user=([^,\0]+)"
+    rb"(?:://|\0--server[=\0]|" + _O + rb"(?:nats_)?server=)([^\s\0]+)@"
+    rb"|\0--user[=\0]([^\0]+)|" + _O + rb"(?:nats_)?user=([^,\0]+)"
 )
 _IN_ENVIRONMENT = re.compile(rb"\0NATS_URL=([^\0]+)@|\0NATS_(?:USER|TOKEN|PASSWORD)=([^\0]+)")
 

@@ -104,7 +104,9 @@ def _abort(device: str) -> None:
 def _detach(directory: Path) -> None:
     """Free the directory of a mount whose connection was cut."""
     root = os.geteuid() == 0
-    command = ["umount", "--lazy", "--no-canonicalize"] if root else ["fusermount3", "-u", "-z"]
+    # Not by way of umount's helper, which would wait for this very process.
+    internally = ["umount", "--internal-only", "--lazy", "--no-canonicalize"]
+    command = internally if root else ["fusermount3", "-u", "-z"]
     try:
         subprocess.run(
             [*command, directory], check=True, stdin=subprocess.DEVNULL, timeout=NOTIFICATION_GRACE

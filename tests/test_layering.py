@@ -74,13 +74,15 @@ ALLOWED: dict[str, set[str]] = {
     "control": {"errors", "config", "control.*"},
     "daemon": {"errors"},
     "server": {"errors"},
+    "supervisor": set(),
     "mount": {
-        *("errors", "config", "control.*", "server", "handles"),
+        *("errors", "config", "control.*", "server", "supervisor", "handles"),
         *("store.*", "tree.*", "data.*", "filesystem.*", "buckets.*", "operations.*", "mount.*"),
     },
     "upkeep": {"errors", "filesystem.attributes", "store.*", "upkeep.*"},
     "cli": {
         *("", "errors", "config", "control.*", "daemon", "server", "mount", "cli.*", "upkeep.*"),
+        "supervisor",
         *("store.*", "tree.names", "filesystem.attributes", "data.salvage", "mount.recover"),
     },
     "": set(),

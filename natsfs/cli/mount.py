@@ -14,9 +14,10 @@ import trio
 
 from natsfs.cli.commands import MountCommand, Session, store_options
 from natsfs.cli.connection import server_config, take
+from natsfs.cli.logs import Logging, Target, log_for_mount
 from natsfs.cli.mountpoint import check_fuse, check_mount_point, located
 from natsfs.cli.outcome import describe
-from natsfs.cli.output import log_for_mount, say
+from natsfs.cli.output import say
 from natsfs.cli.places import cache_directory, control_directory, log_file
 from natsfs.cli.quantities import Duration, Octal, Size
 from natsfs.cli.source import Source, parse_source
@@ -32,6 +33,7 @@ from natsfs.config import (
 from natsfs.control import socket_path
 from natsfs.daemon import interrupt_on_sigterm, run_in_background
 from natsfs.errors import UsageError
+from natsfs.supervisor import NOBODY, Supervisor
 
 #: 2**32 - 1 means "no such user" to chown(2).
 _IDENTITY = click.IntRange(0, 2**32 - 2)
@@ -84,6 +86,14 @@ _PATH = click.Path(path_type=Path)
     "--sloppy", is_flag=True, hidden=True, help="Overlook unknown mount options: mount -s"
 )
 @click.option("--log-file", type=_PATH, help="Log there  [XDG state directory]")
+@click.option(
+    "--log-target",
+    type=click.Choice([target.value for target in Target]),
+    help="Log to standard error, a file, syslog or journald  [file; with -f: stderr]",
+)
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), help="How a line of the log looks  [text]"
+)
 @store_options
 @click.pass_context
 def mount(ctx: click.Context, /, source: str, directory: Path | None, **options: Any) -> int:
@@ -104,14 +114,14 @@ def mount(ctx: click.Context, /, source: str, directory: Path | None, **options:
     check_mount_point(directory, allow_non_empty=options["allow_non_empty"])
     if options["fake"]:
         return 0
-    verbose = isinstance(ctx.obj, Session) and ctx.obj.verbose
-    log_to: Path | None = options["log_file"]
-    if options["foreground"]:
-        log_for_mount(log_to, verbose=verbose)
-        interrupt_on_sigterm()
-        _serve(config, lambda: announce(config.source, config.directory))
-        return 0
-    return _mount_in_background(config, log_to, verbose)
+    plan = _logging(ctx, options)
+    if not options["foreground"]:
+        return _mount_in_background(config, plan)
+    hang_up = log_for_mount(plan)
+    interrupt_on_sigterm()
+    supervisor = supervisor_of(os.environ, os.getpid())
+    _serve(config, lambda: announce(config.source, config.directory), hang_up, supervisor)
+    return 0
 
 
 def places(source: str, directory: Path | None, *, all_buckets: bool) -> tuple[str, Path]:
@@ -200,25 +210,60 @@ def _shown_source(source: str, server: ServerConfig, embedded: Path | None, buck
     return ",".join([first, *(url.partition("://")[2] for url in others)]) + f"/{bucket}"
 
 
-def _serve(config: MountConfig, ready: Callable[[], None]) -> None:
+def _logging(ctx: click.Context, options: Mapping[str, Any]) -> Logging:
+    """What the command line says of the log.  Errors: `UsageError`."""
+    named = options["log_target"]
+    target = Target(named) if named is not None else None
+    file: Path | None = options["log_file"]
+    if file is None and target is Target.FILE and options["foreground"]:
+        raise UsageError("--log-target=file needs --log-file in the foreground")
+    if target is Target.STDERR and not options["foreground"]:
+        raise UsageError("--log-target=stderr is for the foreground (-f)")
+    return Logging(
+        target,
+        options["log_format"] == "json",
+        file.expanduser().absolute() if file is not None else None,
+        verbose=isinstance(ctx.obj, Session) and ctx.obj.verbose,
+    )
+
+
+def supervisor_of(environ: Mapping[str, str], pid: int) -> Supervisor:
+    """Who wants to hear of the process *pid*, as sd_notify(3) and sd_watchdog_enabled(3) say it."""
+    watched = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
+    period = environ.get("WATCHDOG_USEC", "") if watched else ""
+    watchdog = int(period) / 1e6 if period.isdecimal() and int(period) else None
+    return Supervisor(environ.get("NOTIFY_SOCKET", ""), watchdog)
+
+
+def _serve(
+    config: MountConfig,
+    ready: Callable[[], None],
+    hang_up: Callable[[], None],
+    supervisor: Supervisor = NOBODY,
+) -> None:
     # Only here: what this brings in (libfuse, asyncio) is of no use to the process that forks.
     from natsfs.mount import serve  # noqa: PLC0415
 
     control = socket_path(control_directory(), config.directory)
-    trio.run(partial(serve, config, ready=ready, control_path=control))
+    trio.run(
+        partial(
+            serve,
+            config,
+            ready=ready,
+            control_path=control,
+            hang_up=hang_up,
+            supervisor=supervisor,
+        )
+    )
 
 
-def _mount_in_background(config: MountConfig, log_to: Path | None, verbose: bool) -> int:
-    if log_to is None:
-        log_to = log_file(config.bucket or "all-buckets", config.directory)
+def _mount_in_background(config: MountConfig, plan: Logging) -> int:
+    output = plan.file or log_file(config.bucket or "all-buckets", config.directory)
 
     def work(ready: Callable[[], None]) -> None:
-        log_for_mount(None, verbose=verbose)
-        _serve(config, ready)
+        _serve(config, ready, log_for_mount(plan, output))
 
-    failure = run_in_background(
-        work, log_file=log_to.absolute(), describe=partial(describe, mounting=True)
-    )
+    failure = run_in_background(work, log_file=output, describe=partial(describe, mounting=True))
     if failure is None:
         announce(config.source, config.directory)
         return 0

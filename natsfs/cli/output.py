@@ -1,18 +1,14 @@
-"""What commands print: JSON, pairs, times, logs, and names that cannot harm a terminal."""
+"""What commands print: JSON, pairs, times, and names that cannot harm a terminal."""
 
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
-
-from natsfs.cli.outcome import redacted
 
 _UNUSUAL = re.compile(r"[^\n -~]")
 
@@ -67,36 +63,3 @@ def rfc3339(time_ns: int) -> str:
     seconds, nanoseconds = divmod(time_ns, 10**9)
     moment = datetime.fromtimestamp(seconds, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
-
-
-class _Harmless(logging.Formatter):
-    """A formatter that drops credentials from URLs, whoever logs them, and escapes what a terminal
-    would obey: names come from strangers.  A message has one line, a traceback its own."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        lines = redacted(super().format(record)).split("\n")
-        return "\n".join(map(printable, lines))
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = printable(record.message)
-        return super().formatMessage(record)
-
-
-def log_for_command(*, verbose: bool) -> None:
-    """Let warnings, or with *verbose* everything, stand on standard error as natsfs's words."""
-    _log_to(logging.StreamHandler(), "natsfs: %(message)s", verbose, logging.WARNING)
-
-
-def log_for_mount(log_file: Path | None, *, verbose: bool) -> None:
-    """Let a mount log with time and level, to *log_file* or standard error.
-
-    Errors: `OSError` (*log_file* cannot be opened).
-    """
-    handler = logging.StreamHandler() if log_file is None else logging.FileHandler(log_file)
-    words = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    _log_to(handler, words, verbose, logging.INFO)
-
-
-def _log_to(handler: logging.Handler, words: str, verbose: bool, level: int) -> None:
-    handler.setFormatter(_Harmless(words))
-    logging.basicConfig(level=logging.DEBUG if verbose else level, handlers=[handler])

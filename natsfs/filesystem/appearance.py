@@ -38,7 +38,12 @@ def attributes_of(mounted: Mounted, node: Node) -> Attributes:
             problems += unusable
     if problems and meta is not None and meta.subject not in mounted.reported:
         mounted.reported.add(meta.subject)
-        log.warning("metadata of %r cannot be used: %s", meta.name, ", ".join(problems))
+        log.warning(
+            "metadata of %r cannot be used: %s",
+            meta.name,
+            ", ".join(problems),
+            extra={"object": meta.name},
+        )
     node.attributes = found
     return found
 

@@ -92,7 +92,12 @@ class Publisher:
                 *kept, info = stored
                 self._confirm(leaf, info, None if kept else replacing.old)
                 for other in kept:
-                    log.info("what %r was meanwhile is kept as %r", info.name, other.name)
+                    log.info(
+                        "what %r was meanwhile is kept as %r",
+                        info.name,
+                        other.name,
+                        extra={"object": info.name},
+                    )
                     self._intake.take(other)
                 return info
 
@@ -191,7 +196,12 @@ class Publisher:
             grave = MetaWrite(tombstone(info), 0, ttl=TOMBSTONE_TTL)
             self._m.namespace.bury((await self._m.store.commit([grave]))[0])
         except (NoSpaceError, QuotaExceededError, WrongRevision) as error:
-            log.info("%r was purged, which no watch tells of: %s", info.name, error)
+            log.info(
+                "%r was purged, which no watch tells of: %s",
+                info.name,
+                error,
+                extra={"object": info.name},
+            )
 
     async def publish(self, build: Callable[[], list[MetaWrite]]) -> tuple[ObjectInfo, ...]:
         """Commit what *build* decides, deciding again whenever the server has something newer.

@@ -104,7 +104,12 @@ class Recovery:
             await deal(salvaged)
             await trio.to_thread.run_sync(salvaged.drop)
         except (NatsfsError, OSError) as error:
-            log.error("%r cannot be recovered: %s", salvaged.state.name, error)
+            log.error(
+                "%r cannot be recovered: %s",
+                salvaged.state.name,
+                error,
+                extra={"object": salvaged.state.name},
+            )
             self._leave(salvaged, str(error))
             return False
         for nuid in salvaged.nuids:
@@ -183,7 +188,11 @@ class Recovery:
         if below is not None:
             self._m.purger.hold(below.nuid)
         if not await self._journaling.kept(file, closed=True):
-            log.warning("%r is recovered, but not in the journal of this mount", state.name)
+            log.warning(
+                "%r is recovered, but not in the journal of this mount",
+                state.name,
+                extra={"object": state.name},
+            )
         self._unsaved.take(file)
 
     def _leaf(self, salvaged: Salvaged) -> Leaf:
@@ -193,7 +202,11 @@ class Recovery:
         if there is not None and there.file is None and self._may_replace(salvaged, there.info):
             return there
         if name in directory.children:
-            log.warning("%r has another version by now, which stays", salvaged.state.name)
+            log.warning(
+                "%r has another version by now, which stays",
+                salvaged.state.name,
+                extra={"object": salvaged.state.name},
+            )
             return self._beside(directory, name, salvaged, "conflict")
         leaf = Leaf(None, b"", None)
         self._m.namespace.place(leaf, directory, name)
@@ -209,7 +222,12 @@ class Recovery:
         beside = kept_name(name, host, salvaged.time_ns, lambda name: name in taken, word)
         leaf = Leaf(None, b"", None)
         self._m.namespace.place(leaf, directory, beside)
-        log.warning("%r is saved as %r", salvaged.state.name, leaf.object_name)
+        log.warning(
+            "%r is saved as %r",
+            salvaged.state.name,
+            leaf.object_name,
+            extra={"object": salvaged.state.name},
+        )
         return leaf
 
     def _may_replace(self, salvaged: Salvaged, other: ObjectInfo | None) -> bool:

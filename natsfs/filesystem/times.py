@@ -126,7 +126,12 @@ class Times:
         except NotFoundError:
             log.debug("a directory went before its mtime was stored")
         except NatsfsError as error:
-            log.warning("mtime of %r is not stored: %s", directory.marker_name, error)
+            log.warning(
+                "mtime of %r is not stored: %s",
+                directory.marker_name,
+                error,
+                extra={"object": directory.marker_name},
+            )
 
     async def _rewrite(self, directory: Directory, unstored: dict[str, str]) -> None:
         def edit(info: ObjectInfo) -> ObjectInfo:

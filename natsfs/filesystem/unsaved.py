@@ -208,7 +208,12 @@ class Unsaved:
         except NatsfsError as error:
             if file not in self._commits.waiting:
                 name = file.leaf.object_name
-                log.error("%r is not saved yet and will be tried again: %s", name, error)
+                log.error(
+                    "%r is not saved yet and will be tried again: %s",
+                    name,
+                    error,
+                    extra={"object": name},
+                )
             self._commits.waiting.add(file)
             await self._journaling.kept(file, closed=True)
             return error
@@ -222,7 +227,12 @@ class Unsaved:
             self._set_aside(file, str(error))
         else:
             name = leaf.object_name
-            log.error("%r cannot be saved, its changes are dropped: %s", name, error)
+            log.error(
+                "%r cannot be saved, its changes are dropped: %s",
+                name,
+                error,
+                extra={"object": name},
+            )
         file.committed = file.changes
         self._commits.waiting.discard(file)
         file.pages_true = False

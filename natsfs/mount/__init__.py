@@ -1,7 +1,9 @@
 """The composition root: connect, build, mount, serve, and take down in the right order.
 
     build     the filesystem of one bucket, or of all
-    kernel    the mount itself: pyfuse3, signals, read-ahead
+    kernel    the mount itself: pyfuse3, the signals that end it, read-ahead
+    signals   the other ones
+    supervision  what systemd is told
     ending    what is left to be saved when it is over
     recover   the same without a mount
     server    the embedded server
@@ -25,16 +27,27 @@ from natsfs.mount.build import build
 from natsfs.mount.ending import Ending
 from natsfs.mount.kernel import serve_kernel
 from natsfs.mount.server import server_of
+from natsfs.mount.signals import Signals
 from natsfs.mount.status import Status
+from natsfs.mount.supervision import Supervision
 from natsfs.store.jetstream import JetStreamManager
 from natsfs.store.link import open_links
 from natsfs.store.session import open_session
+from natsfs.supervisor import NOBODY, Supervisor
 
 
-async def serve(config: MountConfig, *, ready: Callable[[], None], control_path: Path) -> None:
+async def serve(
+    config: MountConfig,
+    *,
+    ready: Callable[[], None],
+    control_path: Path,
+    hang_up: Callable[[], None] = lambda: None,
+    supervisor: Supervisor = NOBODY,
+) -> None:
     """Mount the bucket, or all, and serve until unmounted or SIGTERM or SIGINT arrives.
 
-    *ready* is called once, when programs can use the mount.
+    *ready* is called once, in a thread, when programs can use the mount, *hang_up* at each SIGHUP.
+    SIGUSR1 logs the state.  *supervisor* hears how the mount is until it has ended.
 
     Errors: `ConnectFailed`, `JetStreamUnavailable`, `BucketNotFoundError`, `PermissionsError`,
     `MountFailed` (the kernel or fusermount3 refused, the embedded server did not start),
@@ -46,6 +59,9 @@ async def serve(config: MountConfig, *, ready: Callable[[], None], control_path:
         open_links(session) as links,
         trio.open_nursery() as background,
     ):
+        signals, supervision = Signals(hang_up), Supervision(supervisor)
+        await background.start(signals.run)
+        background.start_soon(supervision.run)
         served = await build(JetStreamManager(links), config, background)
         status, ending = Status(config, server, session, served), Ending(served, server.timeout)
 
@@ -55,10 +71,18 @@ async def serve(config: MountConfig, *, ready: Callable[[], None], control_path:
 
         calls = {"status": status.answer, "hurry": ending.hurry}
         await background.start(serve_control, control_path, calls)
+        signals.status = status
+
+        async def usable() -> None:
+            # It may run a program that looks at the mount.
+            await trio.to_thread.run_sync(ready)
+            await supervision.ready(status.answer)
+
         try:
             session.patient = config.hard
-            await serve_kernel(served, config, ready, end)
+            await serve_kernel(served, config, usable, end)
         finally:
             end()
+            await supervision.ending()
             await ending.run()
         background.cancel_scope.cancel()

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,7 +41,10 @@ NOTIFICATION_GRACE = 5.0
 
 
 async def serve_kernel(
-    served: Served, config: MountConfig, ready: Callable[[], None], ending: Callable[[], None]
+    served: Served,
+    config: MountConfig,
+    ready: Callable[[], Awaitable[None]],
+    ending: Callable[[], None],
 ) -> None:
     """Serve until the mount ends; *ending* is called when a signal asks for that."""
     connected = trio.Event()
@@ -155,10 +158,12 @@ async def _stop_on_signal(notifier: KernelNotifier, ending: Callable[[], None]) 
             pyfuse3.terminate()
 
 
-async def _announce(connected: trio.Event, device: str, ready: Callable[[], None]) -> None:
+async def _announce(
+    connected: trio.Event, device: str, ready: Callable[[], Awaitable[None]]
+) -> None:
     await connected.wait()
     await trio.to_thread.run_sync(_raise_read_ahead, device)
-    ready()
+    await ready()
 
 
 def _raise_read_ahead(device: str) -> None:

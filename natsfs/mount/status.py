@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 
 from natsfs.config import MountConfig, ServerConfig
 from natsfs.control import LeftBehind, MalformedEntry, MountStatus, server_status
-from natsfs.filesystem import Served
+from natsfs.filesystem import Filesystem, Served
 from natsfs.store.session import Session
 
 
@@ -22,6 +23,10 @@ class Status:
         self._session = session
         self._served = served
         self._since = time.monotonic()
+
+    def running(self) -> Mapping[str, Filesystem]:
+        """The filesystems in use, by the names of their buckets."""
+        return self._served.running()
 
     async def answer(self) -> MountStatus:
         running = self._served.running()

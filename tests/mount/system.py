@@ -17,10 +17,14 @@ from pathlib import Path
 
 from .mounting import Result, natsfs_command, run, wait_until
 
-#: $1 is an empty directory.  An overlay takes no directory of another overlay for its upper one, so
-#: they lie on a tmpfs.
+#: What other tests have mounted at that moment: a copy of it here would keep it alive.
+_FOREIGN = ",".join(f"fuse.{kind}" for kind in ("natsfs", "rclone", "s3fs", "sshfs", "juicefs"))
+
+#: $1 is an empty directory, $2 types of mounts to be rid of.  An overlay takes no directory of
+#: another overlay for its upper one, so they lie on a tmpfs.
 _SETUP = """
 set -e
+umount --all --lazy --internal-only --types "$2" || true
 mount -t tmpfs tmpfs "$1"
 for place in /usr/sbin /etc /root; do
     mkdir -p "$1/up$place" "$1/work$place"
@@ -68,7 +72,7 @@ class System:
     def pids(self) -> list[int]:
         """The daemons of its mounts."""
         answer = self.natsfs("status", "--json")
-        return [one["pid"] for one in json.loads(answer.out or "[]")]
+        return [one["pid"] for one in json.loads(answer.out or "[]") if "pid" in one]
 
     def log_text(self) -> str:
         """What all its mounts have logged."""
@@ -85,17 +89,20 @@ def new_system(place: Path) -> Iterator[System]:
         raise PermissionError("only root can make mount namespaces with overlays")
     command = ["unshare", "--mount", "--propagation", "private"]
     with subprocess.Popen(
-        [*command, "sh", "-c", _SETUP, "sh", str(place)], stdout=subprocess.PIPE, text=True
+        [*command, "sh", "-c", _SETUP, "sh", str(place), _FOREIGN],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as holder:
         assert holder.stdout is not None
         try:
             assert holder.stdout.readline() == "ready\n"
             system = System(holder.pid)
-            yield system
-        finally:
-            if holder.poll() is None:
+            try:
+                yield system
+            finally:
                 for pid in system.pids():
                     _end(pid)
+        finally:
             holder.kill()
 
 

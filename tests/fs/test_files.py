@@ -318,6 +318,7 @@ async def test_create_in_a_directory_that_is_gone(world: World) -> None:
     assert await world.foreign.names() == []
 
 
+@pytest.mark.expects_log("the journal cannot be written")
 async def test_spool_cannot_be_made(world: World) -> None:
     """W3: a write that the local disk has no place for fails, and leaves the file as it was."""
     await world.write("f", b"data")

@@ -197,6 +197,7 @@ async def test_given_up(world: World) -> None:
     assert (chunks(world), held(world)) == (0, 0)
 
 
+@pytest.mark.expects_log("the journal cannot be written")
 async def test_a_full_disk(world: World) -> None:
     """W3: when a spool is needed and cannot be made, the write fails and nothing is lost."""
     data = pattern(LARGE)

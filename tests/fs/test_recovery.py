@@ -467,3 +467,24 @@ async def test_cut_while_it_is_stored(host: Host) -> None:
         assert await world.foreign.get("f") == b"new"
 
     await lives(host, only)
+
+
+@pytest.mark.expects_log("the journal cannot be written")
+async def test_no_journal(host: Host) -> None:
+    """W7, W8: where there can be no journal files are written out of order as before, and close
+    waits for the server, because the disk does not have what it would promise."""
+    host.writeback = True
+
+    async def only(world: World) -> None:
+        parent = world.fs.mounted.journal.parent
+        await saved(world)
+        if parent.exists():
+            parent.rename(parent.with_name("away"))
+        parent.parent.mkdir(parents=True, exist_ok=True)
+        parent.write_text("in the way")
+        async with world.opened("f", os.O_RDWR) as handle:
+            await world.fs.files.write(handle, 2, b"X")
+        assert await world.foreign.get("f") == b"01X3"
+        parent.unlink()
+
+    await lives(host, only, before=b"0123")

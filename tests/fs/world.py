@@ -145,11 +145,18 @@ class World:
         if parent.exists():
             parent.rename(parent.with_name("away"))
         parent.parent.mkdir(parents=True, exist_ok=True)
-        parent.write_text("in the way")
+        for place in self._places_on_disk():
+            place.write_text("in the way")
 
     def mend_disk(self) -> None:
         """It can be again."""
-        self.fs.mounted.journal.parent.unlink()
+        for place in self._places_on_disk():
+            place.unlink()
+
+    def _places_on_disk(self) -> tuple[Path, Path]:
+        """Where the bytes of files go, and where they go when there can be no journal."""
+        parent = self.fs.mounted.journal.parent
+        return parent, parent.parent.parent / "spool"
 
     # -- paths ------------------------------------------------------------------------------------
 

@@ -112,15 +112,22 @@ class Server:
         self._process = _spawn(self.directory, self.port, self._binary)
         _await_port(self.directory, self._process)
 
+    def _is_reaped(self) -> bool:
+        """Whether nothing is left of it here: only its starter can reap it, for everybody else init
+        does."""
+        try:
+            return os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
+        except ChildProcessError:
+            return True
+
     def _end(self, number: signal.Signals) -> None:
         for sent in (number, signal.SIGKILL):
             if self._process.alive():
                 with suppress(ProcessLookupError):
                     os.kill(self.pid, sent)
             if _wait_until(lambda: not self._process.alive(), STOP_TIMEOUT):
-                # Only its starter can reap it; for everybody else init does.
-                with suppress(ChildProcessError):
-                    os.waitpid(self.pid, os.WNOHANG)
+                # It has stopped working, but may not have ended yet.
+                _wait_until(self._is_reaped, STOP_TIMEOUT)
                 return
         raise MountFailed(f"nats-server (process {self.pid}) does not end")
 

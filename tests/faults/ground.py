@@ -13,8 +13,11 @@ import uuid
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.mount.foreign import ForeignClient, go_client, py_client
+from tests.mount.foreign import ClientFailed, ForeignClient, go_client, py_client
 from tests.mount.mounting import Mount, Result, natsfs_command, private_environment, run
+
+#: How often a foreign client is asked.
+ATTEMPTS = 4
 
 #: By path below the top: what `look` saw there.
 Tree = dict[str, str]
@@ -99,7 +102,19 @@ def files_of(tree: Tree) -> dict[str, str]:
 
 
 def stored(client: ForeignClient) -> dict[str, str]:
-    """The digests of all objects but markers of directories, as *client* lists them."""
+    """The digests of all objects but markers of directories, as *client* lists them.
+
+    It asks again when it is not answered: nats-py gives a server that was frozen a moment ago 5 s.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _digests(client)
+        except ClientFailed:
+            continue
+    return _digests(client)
+
+
+def _digests(client: ForeignClient) -> dict[str, str]:
     return {
         info["name"]: info["digest"] for info in client.infos() if not info["name"].endswith("/")
     }

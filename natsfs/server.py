@@ -151,8 +151,9 @@ class EmbeddedServer:
         return self._server.pid
 
     @classmethod
-    def join(cls, store_dir: Path) -> EmbeddedServer:
-        """Use the server of *store_dir*, starting it if none runs.  Blocks until it answers.
+    def join(cls, store_dir: Path, port: int = -1) -> EmbeddedServer:
+        """Use the server of *store_dir*, starting it if none runs, on *port* or a free one.  Blocks
+        until it answers.
 
         Errors: `UsageError` (no nats-server binary, the directory cannot be used), `MountFailed`
         (the server does not come up; the message ends with its last log lines).
@@ -162,7 +163,7 @@ class EmbeddedServer:
             users = os.open(directory / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(users, fcntl.LOCK_SH)
-                server = _recorded(directory) or start_server(directory)
+                server = _recorded(directory) or start_server(directory, port=port)
             except BaseException:
                 os.close(users)
                 raise
@@ -218,8 +219,9 @@ def start_server(
     extra_config: str = "",
     jetstream: bool = True,
     binary: Path | None = None,
+    port: int = -1,
 ) -> Server:
-    """Start a server on a free port and wait until it answers.  The caller stops it.
+    """Start a server on *port*, or a free one, and wait until it answers.  The caller stops it.
 
     *extra_config* is appended to its configuration file.  *binary* is a program named nats-server,
     the one of `find_binary` where it is None.
@@ -228,7 +230,7 @@ def start_server(
     """
     directory = _prepare(store_dir)
     _write_config(directory, extra_config, jetstream=jetstream)
-    process = _spawn(directory, -1, binary)
+    process = _spawn(directory, port, binary)
     port = _await_port(directory, process)
     record = json.dumps({**asdict(process), "port": port})
     _write_private(directory / "server.json", record)

@@ -79,7 +79,9 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "config", "control.*", "server", "supervisor", "handles"),
         *("store.*", "tree.*", "data.*", "filesystem.*", "buckets.*", "operations.*", "mount.*"),
     },
-    "upkeep": {"errors", "filesystem.attributes", "store.*", "upkeep.*"},
+    "upkeep": {
+        *("errors", "filesystem.attributes", "filesystem.lifetimes", "store.*", "upkeep.*"),
+    },
     "cli": {
         *("", "errors", "config", "control.*", "daemon", "server", "mount", "cli.*", "upkeep.*"),
         "supervisor",

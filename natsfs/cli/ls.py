@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ import click
 
 from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import take
-from natsfs.cli.output import local_time, print_json, printable, rfc3339, say
+from natsfs.cli.objects import arrow, object_json
+from natsfs.cli.output import local_time, print_json, printable, say
 from natsfs.cli.quantities import shown_size
 from natsfs.cli.stores import with_manager
 from natsfs.cli.target import Target, target_of
 from natsfs.config import TreeConfig
-from natsfs.filesystem.attributes import of_object, symlink_text
+from natsfs.filesystem.attributes import of_object
 from natsfs.store.base import ObjectStoreManager
 from natsfs.store.model import ObjectInfo
 from natsfs.upkeep.listing import Listing, list_bucket
@@ -43,7 +43,7 @@ def ls(source: str, deleted: bool, as_json: bool, **options: Any) -> None:
     for subject, reason in listing.malformed.items():
         say(f"left out {printable(subject)}: {printable(reason)}")
     if as_json:
-        print_json([_as_json(info) for info in objects])
+        print_json([object_json(info) for info in objects])
     else:
         _print(objects)
 
@@ -73,38 +73,9 @@ def _row(info: ObjectInfo, tree: TreeConfig) -> tuple[str, str, str, str, str]:
         f"{found.uid}:{found.gid}",
         shown_size(info.size),
         local_time(found.mtime_ns),
-        printable(info.name) + _arrow(info),
+        printable(info.name) + arrow(info),
     )
 
 
 def _is_marker(info: ObjectInfo) -> bool:
     return info.name.endswith("/") and info.size == 0
-
-
-def _arrow(info: ObjectInfo) -> str:
-    """Where a link leads, by bucket and object; where a symlink points, by its text."""
-    if info.link is not None:
-        inside = info.link.bucket == info.bucket
-        target = "/".join(filter(None, ("" if inside else info.link.bucket, info.link.name)))
-        return f" -> {printable(target)}"
-    text = symlink_text(info)
-    return "" if text is None else f" -> {printable(os.fsdecode(text))}"
-
-
-def _as_json(info: ObjectInfo) -> dict[str, Any]:
-    link = info.link and {"bucket": info.link.bucket, "name": info.link.name}
-    return {
-        "name": info.name,
-        "bucket": info.bucket,
-        "size": info.size,
-        "chunks": info.chunks,
-        "nuid": info.nuid,
-        "digest": info.digest,
-        "deleted": info.deleted,
-        "link": link,
-        "description": info.description,
-        "headers": {name: list(values) for name, values in info.headers.items()},
-        "metadata": dict(info.metadata),
-        "revision": info.revision,
-        "time": rfc3339(info.time_ns),
-    }

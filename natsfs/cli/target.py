@@ -14,7 +14,9 @@ from natsfs.cli.places import control_directory
 from natsfs.cli.source import check_bucket, parse_source
 from natsfs.config import ServerConfig
 from natsfs.control import ask, socket_path
-from natsfs.errors import UsageError
+from natsfs.errors import NotFoundError, UsageError
+from natsfs.store.base import ObjectStore
+from natsfs.store.model import ObjectInfo
 from natsfs.tree.names import decode_component
 
 
@@ -45,6 +47,11 @@ def target_of(source: str, options: ConnectionOptions) -> Target:
     return Target(wanted.bucket, wanted.prefix, server)
 
 
+def is_bare(source: str) -> bool:
+    """Whether *source* names a bucket and no server."""
+    return "://" not in source and mount_above(located(source)) is None
+
+
 def _mounted(path: Path, directory: Path, options: ConnectionOptions) -> Target:
     """The bucket behind a mount: its process tells the server, the caller brings the secrets."""
     try:
@@ -63,3 +70,33 @@ def _mounted(path: Path, directory: Path, options: ConnectionOptions) -> Target:
             f"{directory} shows all buckets; name a directory in it, or use `natsfs bucket list`"
         )
     return Target(check_bucket(names[0]), "/".join(names[1:]), server)
+
+
+async def object_of(
+    store: ObjectStore, target: Target, *, show_deleted: bool = False
+) -> ObjectInfo:
+    """The object that *target* names, or the one that describes the directory of that name.
+
+    Errors: `UsageError` (it names a bucket), `NotFoundError`, those of `ObjectStore.get_info`.
+    """
+    name = named_object(target)
+    marker = f"{name.rstrip('/')}/"
+    for candidate in dict.fromkeys((name, marker)):
+        try:
+            return await store.get_info(candidate, show_deleted=show_deleted)
+        except NotFoundError:
+            continue
+    raise NotFoundError(
+        f"bucket {target.bucket!r} has no object {name!r}; `natsfs ls` lists those there are, and "
+        "what is below a directory"
+    )
+
+
+def named_object(target: Target) -> str:
+    """The name of the object in *target*.  Errors: `UsageError`."""
+    if not target.prefix:
+        raise UsageError(
+            f"that is the bucket {target.bucket!r}, and an object in it is needed: BUCKET/NAME; "
+            f"`natsfs bucket info {target.bucket}` shows the bucket"
+        )
+    return target.prefix

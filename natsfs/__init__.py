@@ -11,7 +11,7 @@ General layout, from the kernel down to the server.  A module imports only what 
     upkeep                      garbage and damage in a bucket, mounted or not
     store/                      the Object Store API for trio, over JetStream and in memory
     control  daemon  server     a mount's control socket, its life in the background, nats-server
-    config  errors              frozen values; one class for each thing that can go wrong
+    config  errors  metrics     frozen values; one class for each thing that can go wrong; counters
 
 Reading order: README.md for what is promised; `filesystem` for the promises in code; `store/base`
 for what they need from NATS; `tree/namespace`; `data/reader`, `data/outflow`; `operations` late,

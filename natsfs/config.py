@@ -102,6 +102,8 @@ class MountConfig:
     purge_delay: float = 10.0
     #: The directory of the embedded server's store, or None to use *server*.
     embedded: Path | None = None
+    #: Where Prometheus gets the counters: host and port; None for nowhere.
+    metrics_address: tuple[str, int] | None = None
     #: What /proc/mounts shows as the source; never contains a secret.
     source: str = ""
     #: Extra words for mount(8) that the kernel understands (`noatime`, `nosuid`, …).

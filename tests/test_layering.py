@@ -24,6 +24,7 @@ BELOW_BASE = ("contention", "model", "primitives", "wire")
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
+    "metrics": set(),
     "store": set(),
     "store.model": {"errors"},
     "store.foreign_json": {"errors"},
@@ -54,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "tree.inodes": {"errors"},
     "data": {
         *("errors", "config", "store.model", "store.base", "store.buffers", "store.primitives"),
-        "store.wire",
+        *("store.wire", "metrics"),
         "data.*",
     },
     "data.readahead": set(),
@@ -62,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.records": {"store.primitives"},
     "handles": {"errors", "config", "store.model", "store.base", "data.*", "tree.*"},
     "filesystem": {
-        *("errors", "config", "handles", "filesystem.*"),
+        *("errors", "config", "handles", "metrics", "filesystem.*"),
         *("store.model", "store.base", "store.primitives", "store.contention", "store.wire"),
         *("data.*", "tree.*"),
     },
@@ -70,13 +71,15 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "config", "filesystem.*", "buckets.*"),
         *("store.model", "store.base", "store.primitives", "store.wire", "tree.*"),
     },
-    "operations": {"errors", "config", "handles", "filesystem.*", "tree.*", "operations.*"},
+    "operations": {
+        *("errors", "config", "handles", "metrics", "filesystem.*", "tree.*", "operations.*"),
+    },
     "control": {"errors", "config", "control.*"},
     "daemon": {"errors"},
     "server": {"errors"},
     "supervisor": set(),
     "mount": {
-        *("errors", "config", "control.*", "server", "supervisor", "handles"),
+        *("", "errors", "config", "control.*", "server", "supervisor", "handles", "metrics"),
         *("store.*", "tree.*", "data.*", "filesystem.*", "buckets.*", "operations.*", "mount.*"),
     },
     "upkeep": {
@@ -99,6 +102,7 @@ RESERVED: dict[str, set[str]] = {
     "click": {"cli"},
     "rich": {"cli"},
     "platformdirs": {"cli"},
+    "prometheus_client": {"metrics"},
     "msgspec": {"store.usual", "tree.packed", "tree.snapshot", "data.records", "data.runs"},
 }
 

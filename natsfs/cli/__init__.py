@@ -33,6 +33,7 @@ _COMMANDS = {
     "meta": "natsfs.cli.meta",
     "link": "natsfs.cli.link",
     "status": "natsfs.cli.status",
+    "top": "natsfs.cli.top",
     "recover": "natsfs.cli.recover",
     "gc": "natsfs.cli.gc",
     "fsck": "natsfs.cli.fsck",

@@ -19,7 +19,7 @@ from natsfs.cli.mountpoint import check_fuse, check_mount_point, located
 from natsfs.cli.outcome import describe
 from natsfs.cli.output import say
 from natsfs.cli.places import cache_directory, control_directory, log_file
-from natsfs.cli.quantities import Duration, Octal, Size
+from natsfs.cli.quantities import Address, Duration, Octal, Size
 from natsfs.cli.source import Source, parse_source
 from natsfs.cli.utab import announce
 from natsfs.config import (
@@ -73,6 +73,12 @@ _PATH = click.Path(path_type=Path)
     type=click.Choice([policy.value for policy in ConflictPolicy]),
     help="When another client stored a version of a file that was being written: let the last "
     "commit win, keep the other one as NAME.conflict-HOST-TIME, or fail with ESTALE  [last]",
+)
+@click.option(
+    "--metrics-address",
+    type=Address(),
+    metavar="HOST:PORT",
+    help="Offer counters to Prometheus there, to everybody who can connect  [nowhere]",
 )
 @click.option(
     "-o",
@@ -167,6 +173,7 @@ def mount_config(
         create=options["create"],
         writeback=options["writeback"],
         embedded=embedded,
+        metrics_address=options["metrics_address"],
         source=_shown_source(source, server, embedded, wanted.bucket),
         kernel_options=kernel_words,
     )

@@ -63,6 +63,22 @@ class Octal(click.ParamType[int]):
         return int(str(value), 8)
 
 
+class Address(click.ParamType[tuple[str, int]]):
+    """Where to listen: `HOST:PORT`, `[::1]:9100`, or `:9100` for this host alone."""
+
+    name = "address"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]*):(\d{1,5})", str(value))
+        if found is None or not 0 < int(found[2]) < 65536:
+            self.fail(f"{value!r} is not an address; write 127.0.0.1:9100", param, ctx)
+        return found[1].strip("[]") or "127.0.0.1", int(found[2])
+
+
 def shown_size(size: int) -> str:
     """*size* bytes in at most five characters and a unit; "unlimited" for -1."""
     if size < 0:

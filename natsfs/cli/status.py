@@ -12,10 +12,16 @@ from natsfs.cli.mountpoint import located, natsfs_mounts
 from natsfs.cli.output import print_json, printable
 from natsfs.cli.places import cache_directory, control_directory
 from natsfs.cli.quantities import shown_duration, shown_size
-from natsfs.cli.tables import print_table
+from natsfs.cli.tables import print_table_or_pairs
 from natsfs.control import Answer, MountStatus, list_mounts, socket_path
 from natsfs.data.salvage import waiting
 from natsfs.errors import UsageError
+
+#: Those after Pending are files in the journal, bytes of the cache, requests that failed.
+COLUMNS = (
+    *("Directory", "Source", "Pid>", "Uptime>", "Connection"),
+    *("Objects>", "Pending>", "Journal>", "Cache>", "Errors>"),
+)
 
 #: How many malformed metas a table names for each mount; `--json` has them all.
 NAMED_MALFORMED = 20
@@ -38,10 +44,7 @@ def status(directories: tuple[str, ...], as_json: bool) -> None:
     if not found:
         click.echo("no natsfs mounts")
     else:
-        print_table(
-            ("Directory", "Source", "Pid>", "Uptime>", "Connection", "Objects>", "Pending>"),
-            [_row(mount) for mount in found],
-        )
+        print_table_or_pairs(COLUMNS, [_row(mount) for mount in found])
         for mount in found:
             _print_malformed(mount)
     if not directories:
@@ -101,7 +104,16 @@ def _row(mount: dict[str, Any]) -> tuple[str, ...]:
         mount["connection"] + (", read-only" if mount.get("read_only") else ""),
         "-" if silent else str(mount["objects"]),
         "-" if silent else shown_size(mount["pending"]),
+        "-" if silent else _left(mount),
+        "-" if silent else shown_size(mount["cache"]["used"]),
+        "-" if silent else str(mount["errors"]),
     )
+
+
+def _left(mount: dict[str, Any]) -> str:
+    """The files of this mount in its journal, and those that dead mounts have left there."""
+    left = mount["left"]["files"]
+    return f"{mount['journal']}+{left}" if left else str(mount["journal"])
 
 
 def _print_malformed(mount: dict[str, Any]) -> None:

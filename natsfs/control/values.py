@@ -39,7 +39,9 @@ class MountStatus(TypedDict, total=False):
     *bucket* is empty for a mount of all; *buckets* are then those in use, to which all numbers
     refer.  *uptime* is in seconds; *connection* is one word, "connected" or what else it is;
     *pending* is the number of bytes that programs wrote and JetStream has not acknowledged, *left*
-    what mounts that died have left and `natsfs recover` is to decide on.
+    what mounts that died have left and `natsfs recover` is to decide on, *journal* how many files
+    of its own the journal has.  *errors* counts the requests that failed for a reason that the log
+    has, *reconnects* the connections that were made after one was lost.
     """
 
     source: str
@@ -53,8 +55,56 @@ class MountStatus(TypedDict, total=False):
     objects: int
     pending: int
     left: LeftBehind
+    journal: int
+    errors: int
+    reconnects: int
+    cache: CacheStatus
     malformed: list[MalformedEntry]
     server: ServerStatus
+
+
+class CacheStatus(TypedDict):
+    """Bytes *used* of the cache directory by all mounts, of *limit*; *paused* says what failed."""
+
+    used: int
+    limit: int
+    paused: str
+
+
+class Upload(TypedDict):
+    """A file that is not stored; *stored* of its *bytes* are, None where nobody knows.  *state* is
+    "open", "storing" or "waiting"."""
+
+    bucket: str
+    name: str
+    bytes: int
+    stored: int | None
+    state: str
+
+
+class Operation(TypedDict):
+    """Requests of one kind: *counts* of those that took up to each bound, the last one all."""
+
+    counts: list[int]
+    seconds: float
+    failures: int
+
+
+class Activity(TypedDict):
+    """The answer to the call `activity`: what the mount has done since it began, at *time* on a
+    clock that goes on evenly, in seconds.
+
+    *bytes* are those that programs have read and written, that were fetched from and stored on the
+    server, and found in the cache (cached).  *bounds* are in seconds.  *uploads* are the first
+    hundred.
+    """
+
+    time: float
+    status: MountStatus
+    bounds: list[float]
+    operations: dict[str, Operation]
+    bytes: dict[str, int]
+    uploads: list[Upload]
 
 
 class LeftBehind(TypedDict):

@@ -25,6 +25,7 @@ from natsfs.data.coverage import Base, Held
 from natsfs.data.memory import Memory
 from natsfs.data.spool import Spool
 from natsfs.errors import NoSpaceError, QuotaExceededError
+from natsfs.metrics import Metrics
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import ObjectInfo
 from natsfs.store.primitives import Data, Draft, Place
@@ -74,7 +75,9 @@ class Outflows:
         nursery: trio.Nursery,
         relieve: Callable[[], Awaitable[int]],
         discard: Callable[[str], None],
+        metrics: Metrics | None = None,
     ) -> None:
+        self.metrics = metrics or Metrics()
         self.memory = Memory()
         self.store = store
         self.nursery = nursery
@@ -301,6 +304,7 @@ class Outflow:
             piece.open = False
             self._given = piece.stop
             await self._relieved(partial(self._draft.write, piece.data))
+            self._shared.metrics.stored.inc(len(piece.data))
             self._forget(self._draft.acknowledged)
         if self._hurry:
             self._hurry = False

@@ -33,6 +33,7 @@ from natsfs.errors import (
     MissingKnown,
     RequestTimeout,
 )
+from natsfs.metrics import Metrics
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import ObjectInfo
 from natsfs.store.primitives import Data
@@ -71,8 +72,10 @@ class ObjectReader:
         bucket_identity: str,
         nursery: trio.Nursery,
         memory: int = MEMORY,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
+        self._metrics = metrics or Metrics()
         self._cache = cache
         self._bucket_identity = bucket_identity
         self._nursery = nursery
@@ -195,6 +198,8 @@ class ObjectReader:
         if cached is None:
             return await self._bring_from_store(held, blocks)
         base = version.start(blocks.start)
+        here = sum(version.start(index + 1) - version.start(index) for index in cached.found)
+        self._metrics.cached.inc(here)
         for run in _missing(blocks, cached):
             part = await self._bring_from_store(held, run)
             cached.data[version.start(run.start) - base : version.start(run.stop) - base] = part
@@ -215,6 +220,7 @@ class ObjectReader:
         if len(data) != stop - start:
             text = f"{len(data)} bytes instead of {stop - start} at {start}"
             raise ChunkMissing(f"object {info.name!r} version {info.nuid}: {text}")
+        self._metrics.fetched.inc(len(data))
         self._behind.put(Kept(held.version, blocks.start, data))
         return data
 

@@ -53,12 +53,12 @@ from natsfs.filesystem.relocation import Relocation
 from natsfs.filesystem.removals import Removals
 from natsfs.filesystem.state import Mounted, Notifier
 from natsfs.filesystem.times import Times
-from natsfs.filesystem.unsaved import Unsaved
+from natsfs.filesystem.unsaved import Unsaved, UnsavedFile, described
 from natsfs.filesystem.xattrs import Xattrs
 from natsfs.handles import HandleTable
 from natsfs.tree.nodes import Node
 
-__all__ = ["Filesystem", "Mounted", "Notifier", "Served"]
+__all__ = ["Filesystem", "Mounted", "Notifier", "Served", "UnsavedFile"]
 
 
 class Filesystem:
@@ -155,6 +155,10 @@ class Filesystem:
     def pending_bytes(self) -> int:
         """Bytes that programs wrote and JetStream has not acknowledged."""
         return self.unsaved.bytes(self.handles.files)
+
+    def unsaved_files(self) -> list[UnsavedFile]:
+        """The files with these bytes."""
+        return [described(file) for file in self.unsaved.all(self.handles.files())]
 
     # -- `Served`, for a mount of this bucket alone -----------------------------------------------
 

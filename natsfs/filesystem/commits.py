@@ -155,7 +155,7 @@ class Commits:
             return content
         if isinstance(content, Small):
             data = content.read(0, size)
-            return lambda: _whole(data)
+            return lambda: self._whole(data)
         return lambda: self._content(file, content, size)
 
     async def _upload(
@@ -199,7 +199,14 @@ class Commits:
     ) -> AsyncGenerator[Data, None]:
         with self.reading(file) as stream:
             for start in range(0, size, COMMIT_PIECE):
-                yield await read_content(content, stream, start, min(COMMIT_PIECE, size - start))
+                piece = await read_content(content, stream, start, min(COMMIT_PIECE, size - start))
+                yield piece
+                self._m.metrics.stored.inc(len(piece))
+
+    async def _whole(self, data: bytes) -> AsyncGenerator[Data, None]:
+        if data:
+            yield data
+            self._m.metrics.stored.inc(len(data))
 
     @contextmanager
     def reading(self, file: OpenFile) -> Iterator[Callable[[], VersionReader]]:
@@ -238,8 +245,3 @@ class Commits:
             file.content.close()
         if file.base is not None:
             self._m.purger.release(file.base.nuid)
-
-
-async def _whole(data: bytes) -> AsyncGenerator[Data, None]:
-    if data:
-        yield data

@@ -22,6 +22,7 @@ from natsfs.filesystem.lifetimes import lease
 from natsfs.filesystem.links import Neighbours, NoNeighbours
 from natsfs.filesystem.purger import Purger
 from natsfs.filesystem.reservations import Reservations
+from natsfs.metrics import Metrics
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import BucketStatus, Malformed, MetaWrite, ObjectInfo
 from natsfs.tree.inodes import InodeTable
@@ -123,6 +124,7 @@ class Mounted:
     tree: TreeConfig
     root: PurePosixPath
     journal: Journal
+    metrics: Metrics = field(default_factory=Metrics)
     conflict: ConflictConfig = field(default_factory=ConflictConfig)
     read_only: str | None = None
     notifier: Notifier = field(default_factory=SilentNotifier)

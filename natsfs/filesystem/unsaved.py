@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import trio
 
@@ -47,6 +48,24 @@ MOST_FILES = 10_000
 
 #: What would prevent the saving of any other file as well.
 _OF_THE_SERVER = (RequestTimeout, ConnectionLost, NoSpaceError, QuotaExceededError)
+
+
+@dataclass(frozen=True, slots=True)
+class UnsavedFile:
+    """A file that JetStream does not have, or not as it is: *stored* of its *size* bytes are there,
+    None where nobody knows.  *state* is "open", "storing" or "waiting" (closed)."""
+
+    name: str
+    size: int
+    stored: int | None
+    state: str
+
+
+def described(file: OpenFile) -> UnsavedFile:
+    """*file* for those who look."""
+    stored = file.content.acknowledged if isinstance(file.content, Outflow) else None
+    state = "storing" if file.lock.locked() else "open" if file.handles else "waiting"
+    return UnsavedFile(file.leaf.heir.object_name, file.size, stored, state)
 
 
 class Unsaved:
@@ -184,8 +203,12 @@ class Unsaved:
 
     def bytes(self, files: Callable[[], list[OpenFile]] = list) -> int:
         """How many bytes JetStream has not acknowledged, in *files* and in those that wait."""
-        waiting = {file for file in (*files(), *self._commits.waiting, *self._due) if file.dirty}
-        return sum(file.size for file in waiting if is_named(file))
+        return sum(file.size for file in self.all(files()))
+
+    def all(self, files: list[OpenFile]) -> list[OpenFile]:
+        """Those of *files* that are not saved, and those that wait, which are closed."""
+        found = dict.fromkeys((*self._due, *files, *self._commits.waiting))
+        return [file for file in found if file.dirty and is_named(file)]
 
     def stored_bytes(self) -> int:
         """How many bytes of those that wait JetStream has acknowledged already."""

@@ -8,6 +8,8 @@
     recover   the same without a mount
     server    the embedded server
     status    what the mount says of itself
+    activity  what it is doing
+    exporter  Prometheus' way to its counters
 
 The only package that knows all parts.  The order in which things end is the reverse of the nesting
 here: the kernel first, then what is not saved, then the control socket (so that `natsfs umount` can
@@ -23,8 +25,12 @@ import trio
 
 from natsfs.config import MountConfig
 from natsfs.control import serve_control
+from natsfs.data.cache import BlockCache
+from natsfs.metrics import Metrics
+from natsfs.mount.activity import Active, count_reconnects
 from natsfs.mount.build import build
 from natsfs.mount.ending import Ending
+from natsfs.mount.exporter import export, open_listeners
 from natsfs.mount.kernel import serve_kernel
 from natsfs.mount.server import server_of
 from natsfs.mount.signals import Signals
@@ -53,23 +59,30 @@ async def serve(
     `MountFailed` (the kernel or fusermount3 refused, the embedded server did not start),
     `CacheError`.
     """
+    metrics, cache = Metrics(), BlockCache(config.cache)
     async with (
         server_of(config) as server,
         open_session(server) as session,
         open_links(session) as links,
         trio.open_nursery() as background,
     ):
+        if config.metrics_address is not None:
+            listeners = await open_listeners(*config.metrics_address)
+            background.start_soon(export, listeners, metrics)
         signals, supervision = Signals(hang_up), Supervision(supervisor)
         await background.start(signals.run)
         background.start_soon(supervision.run)
-        served = await build(JetStreamManager(links), config, background)
-        status, ending = Status(config, server, session, served), Ending(served, server.timeout)
+        served = await build(JetStreamManager(links), config, background, cache, metrics)
+        status = Status(config, server, session, served, cache, metrics)
+        active, ending = Active(status, metrics, cache), Ending(served, server.timeout)
+        background.start_soon(count_reconnects, session, metrics)
+        background.start_soon(cache.tidy)
 
         def end() -> None:
             # Whoever unmounts wants an end.
             session.patient = False
 
-        calls = {"status": status.answer, "hurry": ending.hurry}
+        calls = {"status": status.answer, "activity": active.answer, "hurry": ending.hurry}
         await background.start(serve_control, control_path, calls)
         signals.status = status
 
@@ -80,7 +93,7 @@ async def serve(
 
         try:
             session.patient = config.hard
-            await serve_kernel(served, config, usable, end)
+            await serve_kernel(served, config, metrics, usable, end)
         finally:
             end()
             await supervision.ending()

@@ -21,6 +21,7 @@ from natsfs.filesystem import Filesystem, Mounted, Served
 from natsfs.filesystem.attributes import is_hard_link
 from natsfs.filesystem.purger import Purger
 from natsfs.filesystem.reservations import Reservations
+from natsfs.metrics import Metrics
 from natsfs.store.base import ObjectStore, ObjectStoreManager
 from natsfs.store.model import BucketConfig, BucketStatus
 from natsfs.tree.inodes import InodeTable
@@ -29,15 +30,20 @@ from natsfs.tree.namespace import Namespace
 log = logging.getLogger(__name__)
 
 
-async def build(manager: ObjectStoreManager, config: MountConfig, nursery: trio.Nursery) -> Served:
+async def build(
+    manager: ObjectStoreManager,
+    config: MountConfig,
+    nursery: trio.Nursery,
+    cache: BlockCache,
+    metrics: Metrics,
+) -> Served:
     """The bucket of *config* with its tree complete, or all buckets; it lives in *nursery*.
 
     Errors: `BucketNotFoundError`, `PermissionsError`, those of `ObjectStoreManager`.
     """
-    cache = BlockCache(config.cache)
 
     def compose(store: ObjectStore, status: BucketStatus) -> Mounted:
-        return _compose(store, status, config, cache, nursery)
+        return _compose(store, status, config, cache, nursery, metrics)
 
     if not config.bucket:
         buckets = AllBuckets(manager, config, compose, nursery)
@@ -68,6 +74,7 @@ def _compose(
     config: MountConfig,
     cache: BlockCache,
     nursery: trio.Nursery,
+    metrics: Metrics,
 ) -> Mounted:
     """What the filesystem of a bucket stands on."""
     namespace = Namespace(is_hard_link)
@@ -79,9 +86,9 @@ def _compose(
         store=store,
         namespace=namespace,
         inodes=InodeTable(namespace.root),
-        reader=ObjectReader(store, cache, status.identity, nursery),
+        reader=ObjectReader(store, cache, status.identity, nursery, metrics=metrics),
         purger=purger,
-        outflows=Outflows(store, nursery, purger.drain, purger.discard),
+        outflows=Outflows(store, nursery, purger.drain, purger.discard, metrics),
         reservations=Reservations(),
         tree=config.tree,
         root=PurePosixPath(config.directory),
@@ -89,6 +96,7 @@ def _compose(
         writeback=config.writeback,
         tree_directory=config.cache.directory,
         read_only_mount=config.read_only,
+        metrics=metrics,
         conflict=config.conflict,
         noatime="noatime" in config.kernel_options,
         nodiratime="nodiratime" in config.kernel_options,

@@ -21,6 +21,7 @@ import trio
 from natsfs.config import MountConfig
 from natsfs.errors import MountFailed
 from natsfs.filesystem import Served
+from natsfs.metrics import Metrics
 from natsfs.operations.device import reads_do_not_block
 from natsfs.operations.handlers import Operations
 from natsfs.operations.notifier import KernelNotifier
@@ -43,6 +44,7 @@ NOTIFICATION_GRACE = 5.0
 async def serve_kernel(
     served: Served,
     config: MountConfig,
+    metrics: Metrics,
     ready: Callable[[], Awaitable[None]],
     ending: Callable[[], None],
 ) -> None:
@@ -54,7 +56,7 @@ async def serve_kernel(
         served.tell(notifier)
         connected.set()
 
-    operations = Operations(served, on_init=begin)
+    operations = Operations(served, metrics, on_init=begin)
     with _captured_stderr() as said:
         try:
             pyfuse3.init(operations, str(config.directory), _options(served, config))

@@ -11,9 +11,11 @@ from pathlib import Path
 import trio
 
 from natsfs.config import MountConfig
+from natsfs.data.cache import BlockCache
 from natsfs.data.salvage import Salvaged
 from natsfs.filesystem import Filesystem
 from natsfs.filesystem.recovery import Left
+from natsfs.metrics import Metrics
 from natsfs.mount.build import build
 from natsfs.mount.ending import Ending
 from natsfs.mount.server import server_of
@@ -53,7 +55,9 @@ async def recover(config: MountConfig, unfinished: Unfinished, into: Path | None
         open_links(session) as links,
         trio.open_nursery() as background,
     ):
-        served = await build(JetStreamManager(links), config, background)
+        served = await build(
+            JetStreamManager(links), config, background, BlockCache(config.cache), Metrics()
+        )
         assert isinstance(served, Filesystem)
         recovery = served.recovery
         if unfinished is not Unfinished.KEEP or into is not None:

@@ -31,6 +31,7 @@ from natsfs.filesystem import Filesystem, Served
 from natsfs.filesystem.attributes import AttributeChanges
 from natsfs.filesystem.naming import check_length
 from natsfs.handles import Caller, DirectoryHandle, FileHandle
+from natsfs.metrics import Metrics
 from natsfs.operations.boundary import answers
 from natsfs.tree.inodes import ROOT_INO, slot_of
 from natsfs.tree.nodes import Node
@@ -50,8 +51,9 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, served: Served, *, on_init: Callable[[], None]) -> None:
+    def __init__(self, served: Served, metrics: Metrics, *, on_init: Callable[[], None]) -> None:
         super().__init__()
+        self.metrics = metrics
         self._served = served
         self._on_init = on_init
 
@@ -173,13 +175,17 @@ class Operations(pyfuse3.Operations):
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         fs = await self._served.at(fh)
         handle = fs.handles.get(fh, FileHandle)
+        data = await fs.files.read(handle, off, size)
+        self.metrics.read.inc(len(data))
         # pyfuse3 hands any buffer to the kernel as it is; its stub knows of bytes only.
-        return await fs.files.read(handle, off, size)  # type: ignore[return-value]
+        return data  # type: ignore[return-value]
 
     @answers
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         fs = await self._served.at(fh)
-        return await fs.files.write(fs.handles.get(fh, FileHandle), off, buf)
+        count = await fs.files.write(fs.handles.get(fh, FileHandle), off, buf)
+        self.metrics.written.inc(count)
+        return count
 
     @answers
     async def flush(self, fh: FileHandleT) -> None:

@@ -19,8 +19,10 @@ from pyfuse3 import FileNameT, FlagT, FUSEError, InodeT, ModeT, RequestContext
 import natsfs.buckets.bucket
 from natsfs.buckets import AllBuckets
 from natsfs.config import CacheConfig, MountConfig, ServerConfig, TreeConfig
+from natsfs.data.cache import BlockCache
 from natsfs.errors import ConnectionLost, NatsfsError, PermissionsError
 from natsfs.filesystem.times import Times
+from natsfs.metrics import Metrics
 from natsfs.mount.build import build
 from natsfs.mount.ending import Ending
 from natsfs.operations.handlers import KEPT, Operations
@@ -119,9 +121,9 @@ async def all_of(
         purge_delay=0.0,
     )
     async with trio.open_nursery() as nursery:
-        served = await build(manager, config, nursery)
+        served = await build(manager, config, nursery, BlockCache(config.cache), Metrics())
         assert isinstance(served, AllBuckets)
-        yield All(manager, served, Operations(served, on_init=lambda: None), asked)
+        yield All(manager, served, Operations(served, Metrics(), on_init=lambda: None), asked)
         nursery.cancel_scope.cancel()
 
 

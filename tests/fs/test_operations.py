@@ -14,6 +14,7 @@ import trio
 from pyfuse3 import FileHandleT, FileNameT, FlagT, FUSEError, InodeT, ModeT, RequestContext
 
 from natsfs.errors import ConnectionLost, ExistsError, NatsfsError, NoSpaceError, StaleVersion
+from natsfs.metrics import Metrics
 from natsfs.operations.boundary import answers
 from natsfs.operations.handlers import KEPT, Operations
 from natsfs.tree.inodes import ROOT_INO
@@ -26,7 +27,7 @@ CONTEXT = cast(RequestContext, SimpleNamespace(uid=1000, gid=1000, pid=1, umask=
 
 def operations(world: World) -> Operations:
     """The handlers of *world*."""
-    return Operations(world.fs, on_init=lambda: None)
+    return Operations(world.fs, Metrics(), on_init=lambda: None)
 
 
 def errno_of(error: pytest.ExceptionInfo[FUSEError]) -> int:
@@ -43,6 +44,13 @@ def subclasses(kind: type[NatsfsError]) -> list[type[NatsfsError]]:
     return [*direct, *(below for one in direct for below in subclasses(one))]
 
 
+class Handlers:
+    """What has handlers."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+
+
 @pytest.mark.parametrize("kind", subclasses(NatsfsError), ids=lambda kind: kind.__name__)
 async def test_errors_become_their_errno(
     kind: type[NatsfsError], caplog: pytest.LogCaptureFixture
@@ -51,8 +59,10 @@ async def test_errors_become_their_errno(
     error = kind.__new__(kind)
     Exception.__init__(error, "the reason")
 
+    handlers = Handlers()
+
     @answers
-    async def handler() -> None:
+    async def handler(self: Handlers) -> None:
         raise error
 
     caplog.set_level(logging.DEBUG)
@@ -63,7 +73,7 @@ async def test_errors_become_their_errno(
     logger.addHandler(caplog.handler)
     try:
         with pytest.raises(FUSEError) as caught:
-            await handler()
+            await handler(handlers)
     finally:
         logger.removeHandler(caplog.handler)
         logger.propagate = kept
@@ -71,6 +81,9 @@ async def test_errors_become_their_errno(
     (record,) = caplog.records
     assert (record.levelno, record.exc_info) == (kind.level, None)
     assert record.getMessage() == "handler: the reason"
+    counted = handlers.metrics.operations()["handler"]
+    assert (counted["counts"][-1], counted["failures"]) == (1, 1)
+    assert handlers.metrics.troubles == (kind.level >= logging.WARNING)
 
 
 @pytest.mark.expects_log("handler failed in a way that natsfs does not know")
@@ -80,32 +93,35 @@ async def test_errors_become_their_errno(
 async def test_unforeseen_errors(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     """E: anything unforeseen is EIO with a traceback, and the mount lives on."""
 
+    handlers = Handlers()
+
     @answers
-    async def handler() -> None:
+    async def handler(self: Handlers) -> None:
         raise error
 
     with pytest.raises(FUSEError) as caught:
-        await handler()
+        await handler(handlers)
     assert errno_of(caught) == errno.EIO
     assert caplog.records[0].exc_info is not None
+    assert handlers.metrics.troubles == 1
 
 
 async def test_fuse_errors_and_cancellation_pass() -> None:
     """E: an errno that a handler chose stays, and cancellation means that the mount ends."""
 
     @answers
-    async def refuses() -> None:
+    async def refuses(self: Handlers) -> None:
         raise FUSEError(errno.EPERM)
 
     @answers
-    async def waits() -> None:
+    async def waits(self: Handlers) -> None:
         await trio.sleep_forever()
 
     with pytest.raises(FUSEError) as caught:
-        await refuses()
+        await refuses(Handlers())
     assert errno_of(caught) == errno.EPERM
     with trio.move_on_after(0) as scope:
-        await waits()
+        await waits(Handlers())
     assert scope.cancelled_caught
 
 

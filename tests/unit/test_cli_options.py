@@ -10,7 +10,7 @@ import click
 import pytest
 
 from natsfs.cli.mount import mount, mount_config, places
-from natsfs.cli.quantities import Duration, Octal, Size, shown_duration, shown_size
+from natsfs.cli.quantities import Address, Duration, Octal, Size, shown_duration, shown_size
 from natsfs.config import ConflictPolicy, MountConfig
 from natsfs.errors import UsageError
 
@@ -212,3 +212,27 @@ def test_not_all_buckets(args: tuple[str, ...], said: str) -> None:
     """B1: what contradicts itself, or may be a slip, is refused."""
     with pytest.raises(UsageError, match=re.escape(said)):
         config(*args)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9100", ("127.0.0.1", 9100)),
+        (":9100", ("127.0.0.1", 9100)),
+        ("[::1]:9100", ("::1", 9100)),
+        ("host.example:1", ("host.example", 1)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    """E: where Prometheus may ask, by option or mount option; nowhere unless it is said."""
+    assert Address().convert(text, None, None) == address
+    assert config("demo", "/mnt", f"--metrics-address={text}").metrics_address == address
+    assert config("demo", "/mnt", "-o", f"metrics_address={text}").metrics_address == address
+    assert config("demo", "/mnt").metrics_address is None
+
+
+@pytest.mark.parametrize("text", ["", "9100", "h:", "h:0", "h:65536", "a b:1", "nats://h:1"])
+def test_no_addresses(text: str) -> None:
+    """E: what is no address is refused, and how to write one said."""
+    with pytest.raises(click.BadParameter, match="is not an address; write"):
+        Address().convert(text, None, None)

@@ -85,6 +85,7 @@ ALLOWED: dict[str, set[str]] = {
     "upkeep": {
         *("errors", "filesystem.attributes", "filesystem.lifetimes", "store.*", "upkeep.*"),
     },
+    "upkeep.disk": {"data.runs", "data.segments", "data.snapshots"},
     "cli": {
         *("", "errors", "config", "control.*", "daemon", "server", "mount", "cli.*", "upkeep.*"),
         "supervisor",

@@ -37,6 +37,7 @@ _COMMANDS = {
     "recover": "natsfs.cli.recover",
     "gc": "natsfs.cli.gc",
     "fsck": "natsfs.cli.fsck",
+    "cache": "natsfs.cli.cache",
     "bucket": "natsfs.cli.bucket",
     "seal": "natsfs.cli.bucket",
     "serve": "natsfs.cli.serve",

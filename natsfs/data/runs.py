@@ -165,6 +165,16 @@ def dead_runs(parent: Path) -> Iterator[DeadRun]:
             yield DeadRun(directory, lock)
 
 
+def all_runs(parent: Path) -> Iterator[tuple[Path, About | None, bool]]:
+    """The directory of each run in *parent*, whose it is, and whether its process lives."""
+    for directory in sorted(_entries(parent)):
+        if not directory.name.startswith("."):
+            lock = _locked(directory)
+            if lock is not None:
+                os.close(lock)
+            yield directory, _about(directory), lock is None
+
+
 def bucket_directories(cache: Path) -> list[Path]:
     """The directories of all buckets that ever had a journal here."""
     return sorted(_entries(cache / LAYOUT))

@@ -22,7 +22,7 @@ import shutil
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +111,24 @@ class SegmentFiles:
             for entry in _entries(self.root / digits[:2]):
                 if entry.name.startswith(digits[2:40] + "-"):
                     _remove(entry.path)
+
+    def usage(self, versions: Collection[str] | None = None) -> tuple[int, int]:
+        """How many segments there are, and the bytes that they take; of *versions* alone, which are
+        named as `named` has it, if some are given."""
+        costs = [cost for _, cost in self._of(versions)]
+        return len(costs), sum(costs)
+
+    def clear(self, versions: Collection[str] | None = None) -> tuple[int, int]:
+        """Remove what `usage` counts, whoever uses it: it is fetched again."""
+        if not self._is_safe():
+            return 0, 0
+        if versions is None:
+            self._discard_earlier_layouts()
+        count = freed = 0
+        for path, cost in self._of(versions):
+            _remove(path)
+            count, freed = count + 1, freed + cost
+        return count, freed
 
     def evict(self, max_bytes: int, min_free: float) -> int:
         """Remove the segments that were not used for longest, if a limit is reached; also what an
@@ -225,6 +243,13 @@ class SegmentFiles:
                 rest -= cost if age == boundary else 0
         return freed
 
+    def _of(self, versions: Collection[str] | None) -> Iterator[tuple[str, int]]:
+        """Path and cost of each segment of *versions*."""
+        for path, status in self._segments():
+            shard, name = path.split("/")[-2:]
+            if versions is None or shard + name.partition("-")[0] in versions:
+                yield path, _disk_cost(status)
+
     def _segments(self) -> Iterator[tuple[str, os.stat_result]]:
         """Every segment's path and status."""
         for shard in _entries(self.root):
@@ -257,6 +282,11 @@ class SegmentFiles:
                 self.root.chmod(0o700)
             self._safe = True
         return True
+
+
+def named(bucket_identity: str, nuid: str) -> str:
+    """What a version is called in `SegmentFiles.usage`."""
+    return version_hash(bucket_identity, nuid).hex()[:40]
 
 
 def _write(path: Path, segment: Segment, part: range, data: memoryview) -> int | None:

@@ -46,7 +46,7 @@ class SnapshotFile:
 
     def __init__(self, directory: Path, identity: str) -> None:
         self._directory = directory / LAYOUT
-        self._name = hashlib.sha256(identity.encode()).hexdigest()[:40]
+        self._name = _name(identity)
 
     def read(self) -> memoryview | None:
         """What was written last; None if nothing was, or it cannot be read."""
@@ -86,6 +86,36 @@ class SnapshotFile:
             log.info("no snapshot of the tree is kept: %s", error)
             return None
         return Writing(os.fdopen(handle, "wb"), Path(name), self._directory / self._name)
+
+
+def usage(directory: Path, identity: str | None = None) -> tuple[int, int]:
+    """How many snapshots there are below *directory*, and their bytes; of the bucket with this
+    *identity* alone, if one is given."""
+    sizes = []
+    for path in _finished(directory, identity):
+        with suppress(OSError):
+            sizes.append(path.lstat().st_size)
+    return len(sizes), sum(sizes)
+
+
+def clear(directory: Path, identity: str | None = None) -> tuple[int, int]:
+    """Remove what `usage` counts.  Those that are being written stay."""
+    count = freed = 0
+    for path in _finished(directory, identity):
+        with suppress(OSError):
+            size = path.lstat().st_size
+            path.unlink()
+            count, freed = count + 1, freed + size
+    return count, freed
+
+
+def _finished(directory: Path, identity: str | None) -> list[Path]:
+    try:
+        found = list((directory / LAYOUT).iterdir())
+    except OSError:
+        return []
+    wanted = None if identity is None else _name(identity)
+    return [path for path in found if path.name[0] != "." and wanted in (None, path.name)]
 
 
 class Writing:
@@ -133,6 +163,10 @@ class Writing:
         except OSError as error:
             self._failed = True
             log.info("no snapshot of the tree is kept: %s", error)
+
+
+def _name(identity: str) -> str:
+    return hashlib.sha256(identity.encode()).hexdigest()[:40]
 
 
 def _is_ours(directory: Path) -> bool:

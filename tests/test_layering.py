@@ -89,7 +89,8 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         *("", "errors", "config", "control.*", "daemon", "server", "mount", "cli.*", "upkeep.*"),
         "supervisor",
-        *("store.*", "tree.names", "filesystem.attributes", "data.salvage", "mount.recover"),
+        *("store.*", "tree.names", "filesystem.attributes", "mount.recover"),
+        *("data.ownership", "data.salvage"),
     },
     "": set(),
     "__main__": {"cli"},

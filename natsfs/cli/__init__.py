@@ -38,6 +38,7 @@ _COMMANDS = {
     "gc": "natsfs.cli.gc",
     "fsck": "natsfs.cli.fsck",
     "cache": "natsfs.cli.cache",
+    "doctor": "natsfs.cli.doctor",
     "bucket": "natsfs.cli.bucket",
     "seal": "natsfs.cli.bucket",
     "serve": "natsfs.cli.serve",

@@ -134,6 +134,13 @@ def check_fuse(*, allow_other: bool = False) -> None:
 
     Errors: `SystemFailure` (no FUSE, no fusermount3), `UsageError` (the user may not).
     """
+    check_device()
+    if os.geteuid() != 0:
+        _check_unprivileged(allow_other)
+
+
+def check_device() -> None:
+    """Make sure that FUSE is there.  Errors: as `check_fuse`."""
     try:
         os.close(os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except PermissionError:
@@ -143,21 +150,21 @@ def check_fuse(*, allow_other: bool = False) -> None:
             f"{FUSE_DEVICE} cannot be opened ({exc.strerror}); run `modprobe fuse`, or start the "
             f"container with --device {FUSE_DEVICE} --cap-add SYS_ADMIN"
         ) from None
-    if os.geteuid() != 0:
-        _check_unprivileged(allow_other)
 
 
 def _check_unprivileged(allow_other: bool) -> None:
     if shutil.which("fusermount3") is None:
         raise SystemFailure("fusermount3 is not installed; on Debian it is in the package fuse3")
-    if allow_other and "user_allow_other" not in _fuse_settings():
+    if allow_other and not others_allowed():
         raise UsageError(
             f"--allow-other is for root until {FUSE_CONF} has a line `user_allow_other`"
         )
 
 
-def _fuse_settings() -> set[str]:
+def others_allowed() -> bool:
+    """Whether users who are not root may let others into their mounts."""
     try:
-        return {line.strip() for line in FUSE_CONF.read_text().splitlines()}
+        lines = FUSE_CONF.read_text().splitlines()
     except OSError:
-        return set()
+        return False
+    return "user_allow_other" in (line.strip() for line in lines)

@@ -15,7 +15,7 @@ from natsfs.server import EmbeddedServer
 from natsfs.store.base import ObjectStoreManager
 from natsfs.store.jetstream import JetStreamManager
 from natsfs.store.link import open_links
-from natsfs.store.session import open_session
+from natsfs.store.session import Session, open_session
 
 T = TypeVar("T")
 
@@ -30,10 +30,19 @@ def with_manager(
     Errors: those of *work*, perhaps in an exception group; `ConnectFailed`; `MountFailed` (the
     embedded server does not start).
     """
+    return with_session(lambda _, manager: work(manager), server, embedded)
+
+
+def with_session(
+    work: Callable[[Session, ObjectStoreManager], Awaitable[T]],
+    server: ServerConfig,
+    embedded: Path | None = None,
+) -> T:
+    """As `with_manager`, and *work* gets the connection as well."""
 
     async def connected() -> T:
         async with open_session(server) as session, open_links(session) as links:
-            return await work(JetStreamManager(links))
+            return await work(session, JetStreamManager(links))
 
     with ExitStack() as stack:
         if embedded is not None:

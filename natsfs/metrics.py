@@ -78,6 +78,7 @@ class Metrics:
             "natsfs_reconnects", "Connections made after one was lost", registry=self._registry
         )
         self._timers: dict[str, Histogram] = {}
+        self._failed: dict[tuple[str, int], Counter] = {}
 
     def took(self, operation: str, seconds: float) -> None:
         """A request has been answered."""
@@ -88,7 +89,12 @@ class Metrics:
 
     def failed(self, operation: str, number: int, *, trouble: bool) -> None:
         """A request was answered with errno *number*; *trouble* if somebody has to hear of it."""
-        self._failures.labels(operation, errno.errorcode.get(number, str(number))).inc()
+        # One for each write: the kernel asks for capabilities, and there are none.
+        failed = self._failed.get((operation, number))
+        if failed is None:
+            name = errno.errorcode.get(number, str(number))
+            failed = self._failed[operation, number] = self._failures.labels(operation, name)
+        failed.inc()
         if trouble:
             self._troubles.inc()
 

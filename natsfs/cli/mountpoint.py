@@ -13,6 +13,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from natsfs.cli.outcome import SystemFailure
 from natsfs.errors import MountFailed, UsageError
 
@@ -51,6 +53,12 @@ def mount_at(directory: Path, mountinfo: Path = MOUNTINFO) -> Mount | None:
     """The natsfs mount on exactly *directory*."""
     found = (mount for mount in natsfs_mounts(mountinfo) if mount.directory == directory)
     return next(found, None)
+
+
+def complete_mount(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The mount points that begin so, for a shell."""
+    found = (str(mount.directory) for mount in natsfs_mounts())
+    return [directory for directory in found if directory.startswith(incomplete)]
 
 
 def mount_above(path: Path, mountinfo: Path = MOUNTINFO) -> Mount | None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from natsfs.cli.commands import Command
-from natsfs.cli.mountpoint import located, natsfs_mounts
+from natsfs.cli.mountpoint import complete_mount, located, natsfs_mounts
 from natsfs.cli.output import print_json, printable
 from natsfs.cli.places import cache_directory, control_directory
 from natsfs.cli.quantities import shown_duration, shown_size
@@ -28,7 +28,7 @@ NAMED_MALFORMED = 20
 
 
 @click.command(cls=Command)
-@click.argument("directories", metavar="[DIRECTORY]...", nargs=-1)
+@click.argument("directories", metavar="[DIRECTORY]...", nargs=-1, shell_complete=complete_mount)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 def status(directories: tuple[str, ...], as_json: bool) -> None:
     """Show all mounts of this host, or those on DIRECTORY.

@@ -12,7 +12,7 @@ import click
 
 from natsfs.cli.activity import Rates, rates_between
 from natsfs.cli.commands import Command
-from natsfs.cli.mountpoint import located, natsfs_mounts
+from natsfs.cli.mountpoint import complete_mount, located, natsfs_mounts
 from natsfs.cli.output import print_json, print_json_line
 from natsfs.cli.places import control_directory
 from natsfs.cli.quantities import Duration
@@ -24,7 +24,12 @@ INTERVAL = 1.0
 
 
 @click.command(cls=Command)
-@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.argument(
+    "directory",
+    required=False,
+    type=click.Path(path_type=Path),
+    shell_complete=complete_mount,
+)
 @click.option("--once", is_flag=True, help="Show one interval, and end")
 @click.option(
     "--interval",

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from natsfs.cli.commands import Command
-from natsfs.cli.mountpoint import Mount, located, mount_at
+from natsfs.cli.mountpoint import Mount, complete_mount, located, mount_at
 from natsfs.cli.outcome import SystemFailure
 from natsfs.cli.output import printable, say
 from natsfs.cli.places import control_directory
@@ -40,7 +40,7 @@ NAMED_USERS = 5
     is_flag=True,
     help="Do not wait for the server: what it does not have stays in the journal",
 )
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path), shell_complete=complete_mount)
 def umount(directory: Path, lazy: bool, force: bool) -> None:
     """End the mount on DIRECTORY, and wait until everything written is stored.
 

@@ -297,3 +297,11 @@ def test_a_mount_of_all(mounter: Mounter, py: ForeignClient, natsfs: Natsfs) -> 
     assert read(natsfs("stat", at / "f", "--json"))["name"] == "d/f"
     assert read(natsfs("du", at, "--json"))["total"]["objects"] == 1
     refused(natsfs("du", mount.directory), "all buckets")
+
+
+@pytest.mark.parametrize("command", ["umount", "status", "top"])
+def test_mount_points_are_completed(mount: Mount, natsfs: Natsfs, command: str) -> None:
+    """E: a shell completes where something is mounted."""
+    words = {"COMP_WORDS": f"natsfs {command} {mount.directory.parent}", "COMP_CWORD": "2"}
+    found = natsfs(env={**words, "_NATSFS_COMPLETE": "bash_complete"}).check()
+    assert f"plain,{mount.directory}" in found.splitlines()

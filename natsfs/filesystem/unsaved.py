@@ -79,6 +79,8 @@ class Unsaved:
         self._due: dict[OpenFile, int] = {}
         self._due_bytes = 0
         self._wake = trio.Event()
+        #: Held by whoever saves what is due, so that nothing is overtaken.
+        self._saving = trio.Lock()
 
     # -- the end of a file ------------------------------------------------------------------------
 
@@ -88,10 +90,17 @@ class Unsaved:
             await self._commit(file, closed=True)
 
     async def sync(self, file: OpenFile) -> None:
-        """Commit *file*, and before it what was closed before (W8).  Errors: of `commit`."""
-        for other in list(self._due):
-            if other is not file:
-                await self._try(other)
+        """Commit *file*, and before it what was closed before (W8).
+
+        Errors: of `commit`, also what prevented that of an earlier file, if that is the server: it
+        would prevent this one after another time-out, or be late for the order.
+        """
+        async with self._saving:
+            for other in list(self._due):
+                error = await self._try(other) if other is not file else None
+                if error is not None:
+                    await self._keep(file, closed=False)
+                    raise error
         await self._commit(file, closed=False)
 
     async def before_change(self, file: OpenFile) -> None:
@@ -102,8 +111,7 @@ class Unsaved:
         if not isinstance(file.content, Spool | Outflow) or not self._journaling.has_promised(file):
             return
         if self._m.writeback:
-            self._take_out(file)
-            await self._commits.commit(file)
+            await self.sync(file)
         elif file.lock.locked():
             async with file.lock:
                 pass
@@ -125,8 +133,13 @@ class Unsaved:
         except NatsfsError as error:
             # The program hears that it failed; what it wrote stays, and is tried again.
             if not isinstance(error, ReadOnlyError | ConflictError):
-                await self._journaling.kept(file, closed=closed)
+                await self._keep(file, closed=closed)
             raise
+
+    async def _keep(self, file: OpenFile, *, closed: bool) -> None:
+        """Let the disk have *file*, which stays closed if it was."""
+        closed = closed or (file.entry is not None and file.entry.closed)
+        await self._journaling.kept(file, closed=closed)
 
     async def _defer(self, file: OpenFile) -> bool:
         """Whether *file* can be saved later, because the disk has it."""
@@ -158,29 +171,32 @@ class Unsaved:
             with trio.move_on_at(retry_at):
                 await self._wake.wait()
             self._wake = trio.Event()
-            while self._due and await self._try(next(iter(self._due))):
-                pass
-            if trio.current_time() >= retry_at:
-                for file in [*self._due, *self._commits.waiting]:
-                    if not await self._try(file):
+            while self._due:
+                async with self._saving:
+                    if self._due and await self._try(next(iter(self._due))) is not None:
                         break
+            if trio.current_time() >= retry_at:
+                async with self._saving:
+                    for file in [*self._due, *self._commits.waiting]:
+                        if await self._try(file) is not None:
+                            break
                 retry_at = trio.current_time() + RETRY
 
-    async def _try(self, file: OpenFile) -> bool:
-        """Save *file*.  False if the server is what prevents it: what was closed after it then has
-        to wait, too."""
+    async def _try(self, file: OpenFile) -> NatsfsError | None:
+        """Save *file*.  Gives the error if the server is what prevents it: what was closed after it
+        then has to wait, too."""
         in_order = file in self._due
         self._take_out(file)
         if any(handle.writable for handle in file.handles):
-            return True  # its close comes here again, and until then it may be half written
+            return None  # its close comes here again, and until then it may be half written
         error = await self._commit_or_keep(file)
         self._commits.let_go(file)
         if not isinstance(error, _OF_THE_SERVER):
-            return True
+            return None
         if in_order and file not in self._due:
             self._due = {file: file.size, **self._due}
             self._due_bytes += file.size
-        return False
+        return error
 
     async def finish(self, files: list[OpenFile]) -> int:
         """Commit *files* and everything that waits because the mount ends; return how many failed.

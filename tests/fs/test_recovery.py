@@ -488,3 +488,35 @@ async def test_no_journal(host: Host) -> None:
         parent.unlink()
 
     await lives(host, only, before=b"0123")
+
+
+async def test_fsync_behind_what_cannot_be_stored(host: Host) -> None:
+    """W8, A5: fsync fails with the first file that the server does not take, instead of waiting for
+    each that was closed before; nothing overtakes that."""
+    host.writeback = True
+    tried: list[str] = []
+
+    def fail(operation: str, name: str) -> NatsfsError | None:
+        if operation != "upload":
+            return None
+        tried.append(name)
+        return RequestTimeout("no answer")
+
+    async def only(world: World) -> None:
+        host.manager.fail = fail
+        for name in ("a", "b", "c"):
+            await world.write(name, b"x")
+        await until(lambda: bool(tried))
+        await until(lambda: not world.leaf("a").file.lock.locked())
+        async with world.opened("d", CREATE) as handle:
+            await world.fs.files.write(handle, 0, b"d")
+            tried.clear()
+            with pytest.raises(RequestTimeout):
+                await world.fs.files.fsync(handle)
+            assert set(tried) == {"a"}
+            host.refuse()
+        await saved(world)
+        found = {info.name: info.revision for info in await world.store.list()}
+        assert sorted(found, key=lambda name: found[name]) == ["a", "b", "c", "d"]
+
+    await lives(host, only)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import trio
 
@@ -36,6 +36,9 @@ STATFS_AGE = 1.0
 #: server is away.
 STATFS_PATIENCE = 1.0
 
+#: Of an account that nobody has asked about yet.
+_NO_LIMITS = AccountLimits(storage_used=0, storage_limit=-1, memory_used=0, memory_limit=-1)
+
 #: What statfs shows as free where nothing limits the bucket: 1 PiB, the convention of the peers.
 UNLIMITED = 1 << 50
 
@@ -54,7 +57,10 @@ class Entries:
 
     def __init__(self, mounted: Mounted) -> None:
         self._m = mounted
-        self._space: tuple[float, Space] | None = None
+        #: The bytes in all and those that are free, and when the server was asked for them, on
+        #: trio's clock.  At first nobody knows what the account allows.
+        self._room = _room(mounted.status, _NO_LIMITS)
+        self._asked = -math.inf
 
     def entry(self, directory: Directory, name: bytes) -> Node:
         """What has *name* in *directory*, which for a hard link is the link.
@@ -168,41 +174,35 @@ class Entries:
     async def statfs(self) -> Space:
         """Space of the bucket (M8), at most `STATFS_AGE` old if the server tells within
         `STATFS_PATIENCE`, and what it told last otherwise.
-
-        Errors: those of `ObjectStore.status` while nothing was ever told.
         """
         now = trio.current_time()
-        if self._space is None or now - self._space[0] > STATFS_AGE:
-            with trio.move_on_after(STATFS_PATIENCE if self._space else float("inf")):
-                try:
-                    self._space = (now, await self._ask_space())
-                except NatsfsError as error:
-                    if self._space is None:
-                        raise
-                    log.debug("free space is as it was: %s", error)
-        assert self._space is not None
-        return replace(self._space[1], files=len(self._m.namespace))
+        if now - self._asked > STATFS_AGE:
+            with trio.move_on_after(STATFS_PATIENCE):
+                await self._ask_space(now)
+        total, free = self._room
+        return Space(total, free, files=len(self._m.namespace))
 
     async def learn_space(self) -> None:
-        """Ask for the space once, so that there is something to tell when the server is away."""
+        """Ask once, so that the account's limits are known when the server is away."""
+        await self._ask_space(-math.inf)
+
+    async def _ask_space(self, now: float) -> None:
         try:
-            self._space = (-math.inf, await self._ask_space())
+            self._room = _room(await self._m.store.status(), await self._m.store.account())
         except NatsfsError as error:
-            log.debug("free space is not known: %s", error)
-
-    async def _ask_space(self) -> Space:
-        status = await self._m.store.status()
-        return _space(status, await self._m.store.account(), len(self._m.namespace))
+            log.debug("free space is as it was: %s", error)
+        else:
+            self._asked = now
 
 
-def _space(status: BucketStatus, account: AccountLimits, files: int) -> Space:
+def _room(status: BucketStatus, account: AccountLimits) -> tuple[int, int]:
     used, limit = account.storage_used, account.storage_limit
     if status.storage == "memory":
         used, limit = account.memory_used, account.memory_limit
-    room = [UNLIMITED]
+    limits = [UNLIMITED]
     if status.max_bytes > 0:
-        room.append(status.max_bytes - status.size)
+        limits.append(status.max_bytes - status.size)
     if limit > 0:
-        room.append((limit - used) // max(1, status.replicas))
-    free = max(0, min(room))
-    return Space(total=status.size + free, free=free, files=files)
+        limits.append((limit - used) // max(1, status.replicas))
+    free = max(0, min(limits))
+    return status.size + free, free

@@ -124,6 +124,8 @@ class Mounted:
     tree: TreeConfig
     root: PurePosixPath
     journal: Journal
+    #: What the bucket was last found to be, by `adopt`.
+    status: BucketStatus = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
     conflict: ConflictConfig = field(default_factory=ConflictConfig)
     read_only: str | None = None
@@ -167,6 +169,7 @@ class Mounted:
 
     def adopt(self, status: BucketStatus) -> None:
         """Go by the settings that the bucket has now (A6), and by the server's clock."""
+        self.status = status
         self.atomic = status.allow_atomic
         self.max_age_ns = round((status.ttl or 0) * 1e9)
         self.clock_ahead_ns = status.asked_ns - time.time_ns() if status.asked_ns else 0

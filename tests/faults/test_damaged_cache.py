@@ -289,8 +289,19 @@ def test_read_only_disk(mounter: Mounter, bodies: dict[str, bytes], tmp_path: Pa
 
 
 def remove(cache: Path) -> None:
-    """As a user does who needs the space."""
-    shutil.rmtree(cache)
+    """As a user does who needs the space, and does it again when it says "Directory not empty": the
+    mount fills the cache meanwhile."""
+    wait_until(lambda: _is_removed(cache), "the cache is gone")
+
+
+def _is_removed(cache: Path) -> bool:
+    try:
+        shutil.rmtree(cache)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    return True
 
 
 def remove_segments(cache: Path) -> None:
@@ -301,7 +312,7 @@ def remove_segments(cache: Path) -> None:
 
 def put_file(cache: Path) -> None:
     """Something else is there now."""
-    shutil.rmtree(cache)
+    remove(cache)
     cache.write_bytes(b"not a directory")
 
 
@@ -314,7 +325,7 @@ def link_away(cache: Path) -> None:
 
 def link_nowhere(cache: Path) -> None:
     """The other disk is not there."""
-    shutil.rmtree(cache)
+    remove(cache)
     cache.symlink_to(cache.with_name("absent"))
 
 

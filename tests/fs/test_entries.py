@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import trio
+
+from natsfs.filesystem.entries import Entries
 from natsfs.handles import DirectoryHandle
 from natsfs.store.model import BucketConfig
 from tests.fs.world import World, mounted
@@ -39,3 +42,13 @@ async def test_space(tmp_path: Path) -> None:
         assert 999_000 < space.total <= 1_000_000
         assert space.free == 1_000_000 - world.store.stream.size
         assert space.files == 1
+
+
+async def test_space_of_a_server_that_hangs(world: World) -> None:
+    """M8, A5: statfs does not wait for a server that has never told it anything: umount(8) calls
+    it, too, and with `-o hard` the wait would have no end."""
+    entries = Entries(world.fs.mounted)
+    world.manager.delay = 3600
+    with trio.fail_after(10):
+        space = await entries.statfs()
+    assert space.total >= space.free > 0

@@ -15,7 +15,7 @@ import click
 
 from natsfs import __version__
 from natsfs.cli.argv import mount_arguments, umount_arguments
-from natsfs.cli.commands import Session
+from natsfs.cli.commands import Group, Session
 from natsfs.cli.outcome import USAGE, describe, redacted
 from natsfs.cli.output import say
 from natsfs.cli.places import complete
@@ -47,7 +47,7 @@ _COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """The commands, each loaded when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from natsfs.cli.commands import Command, store_options
+from natsfs.cli.commands import Command, Group, store_options
 from natsfs.cli.connection import server_config, take
 from natsfs.cli.output import (
     local_time,
@@ -34,7 +34,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON")
 _SURE = click.option("-f", "--force", "--yes", "sure", is_flag=True, help="Do not ask")
 
 
-@click.group()
+@click.group(cls=Group)
 def bucket() -> None:
     """Make, list, show, upgrade, seal and delete buckets.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from natsfs.cli.commands import Command, store_options
+from natsfs.cli.commands import Command, Group, store_options
 from natsfs.cli.connection import take
 from natsfs.cli.output import print_json
 from natsfs.cli.places import cache_directory
@@ -29,7 +29,7 @@ _DIRECTORY = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON")
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """Show or clear what mounts of this user keep on local disk.
 

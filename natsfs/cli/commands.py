@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +40,9 @@ _NOTES = ("x-", "X-", "comment=")
 #: Long options that are no mount options.
 _NO_WORDS = ("options", "foreground", "fake", "sloppy", None)
 
+#: Characters: more than any sentence has.
+_WHOLE = 1000
+
 #: In front of an option whose own name means something else to mount(8): it takes `user=` and
 #: `context=` for its own.
 _OWN = "nats_"
@@ -49,6 +53,36 @@ class Session:
     """What `main` must know of a command after it failed."""
 
     verbose: bool = False
+
+
+class Group(click.Group):
+    """Commands whose list says what each is for in a whole sentence, in as many lines as it takes;
+    `-h` is for help, as everywhere."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        super().__init__(*args, **kwargs)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, command.get_short_help_str(_WHOLE))
+                    for name, command in commands.items()
+                    if command is not None
+                ]
+            )
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        like = get_close_matches(args[0], self.list_commands(ctx), 1)
+        if like and self.get_command(ctx, args[0]) is None:
+            raise click.UsageError(
+                f"No such command {args[0]!r}; perhaps you mean {like[0]!r}", ctx
+            )
+        return super().resolve_command(ctx, args)
 
 
 class Command(click.Command):

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from natsfs.cli.commands import Command, store_options
+from natsfs.cli.commands import Command, Group, store_options
 from natsfs.cli.connection import take
 from natsfs.cli.objects import object_json
 from natsfs.cli.output import print_json, print_pairs, printable
@@ -25,7 +25,7 @@ from natsfs.upkeep.metadata import change_meta
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON")
 
 
-@click.group()
+@click.group(cls=Group)
 def meta() -> None:
     """Show or change the description, the headers and the metadata of an object.
 

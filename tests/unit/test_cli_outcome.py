@@ -101,7 +101,9 @@ def test_groups() -> None:
 @pytest.mark.parametrize(
     ("args", "word"),
     [
-        (["bogus"], "bogus"),
+        (["bogus"], "'bogus'; see"),
+        (["unmount", "/mnt"], "perhaps you mean 'umount'; see"),
+        (["bucket", "crate"], "perhaps you mean 'create'; see"),
         (["mount"], "SOURCE"),
         (["mount", "demo"], "DIRECTORY"),
         (["mount", "demo", "/mnt", "--bogus"], "--bogus"),
@@ -186,11 +188,20 @@ def test_the_program() -> None:
     assert natsfs().returncode == 1
 
 
-@pytest.mark.parametrize("name", ["mount", "umount", "ls", "status", "bucket"])
-def test_help(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", cli.natsfs.list_commands(click.Context(cli.natsfs)))
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help(name: str, flag: str, capfd: pytest.CaptureFixture[str]) -> None:
     """Every command explains itself."""
-    assert cli.main([name, "--help"]) == 0
+    assert cli.main([name, flag]) == 0
     assert f"Usage: natsfs {name}" in capfd.readouterr().out
+
+
+def test_list_of_commands(capfd: pytest.CaptureFixture[str]) -> None:
+    """The list of commands cuts no sentence short."""
+    assert cli.main(["-h"]) == 0
+    _, heading, commands = capfd.readouterr().out.partition("Commands:")
+    assert heading
+    assert "..." not in commands
 
 
 def test_no_server() -> None:

@@ -60,6 +60,7 @@ class OpenFile:
         "promised",
         "refused",
         "replaces",
+        "troubled",
     )
 
     def __init__(self, leaf: Leaf, base: ObjectInfo | None) -> None:
@@ -76,6 +77,8 @@ class OpenFile:
         self.replaces = base.nuid if base is not None else ""
         self.appended_from: int | None = self.size
         self.refused = False
+        #: Whether the log says that it is not saved yet.
+        self.troubled = False
         #: What the journal has of it, and the content that this is about.
         self.entry: Entry | None = None
         self.journaled: Content | None = None
@@ -109,7 +112,12 @@ def is_dirty(leaf: Leaf) -> bool:
 def is_written(node: Node) -> bool:
     """Whether somebody has *node* open for writing."""
     file = node.file if isinstance(node, Leaf) else None
-    return isinstance(file, OpenFile) and any(handle.writable for handle in file.handles)
+    return isinstance(file, OpenFile) and is_open_for_writing(file)
+
+
+def is_open_for_writing(file: OpenFile) -> bool:
+    """Whether *file* has a handle whose close will commit it."""
+    return any(handle.writable for handle in file.handles)
 
 
 @dataclass(frozen=True, slots=True)

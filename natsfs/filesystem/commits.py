@@ -135,7 +135,7 @@ class Commits:
             if outflow is not None and file.content is not outflow:
                 outflow.close()  # it was cut meanwhile
             raise
-        file.committed = changes
+        file.committed, file.troubled = changes, False
         rest_on(self._m, file, info)
         file.replaces = info.nuid
         if file.content is outflow:

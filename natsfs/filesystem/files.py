@@ -137,15 +137,17 @@ class Files:
         await self._unsaved.sync(handle.file)
 
     async def release(self, handle: FileHandle) -> None:
-        """The last descriptor of *handle* is gone.  Raises nothing: nobody would hear of it."""
+        """The last descriptor of *handle* is gone.  Raises nothing: nobody would hear of it.  Nor
+        does anybody wait, not even umount(2): so this does not wait for the server, see `Unsaved`.
+        """
         file = handle.file
-        if handle.commits:
-            await self._unsaved.release(file)
         if handle.stream is not None:
             handle.stream.close()
         if handle.was_read and not handle.silent:
             self._times.was_read(file.leaf)
         file.handles.discard(handle)
+        if handle.commits:
+            await self._unsaved.release(file)
         self._commits.let_go(file)
 
     # -- bytes ------------------------------------------------------------------------------------

@@ -135,16 +135,18 @@ class Journaling:
         *closed* says that the program is done with it."""
         if not (file.dirty and is_named(file)):
             return True
-        if file.entry is None or file.entry.broken:
-            self._begin(file)
-        entry = file.entry
+        entry = self._told(file, closed=closed)
         if entry is None:
             return False
-        entry.change(self._state(file, closed=closed))
         safe = await entry.sync()
         if safe and entry is file.entry and entry.closed:
             self._drop_promised(file)
         return safe
+
+    def closed(self, file: OpenFile) -> None:
+        """Its program is done with it: what is not saved is to be saved after a crash."""
+        if file.dirty and is_named(file):
+            self._told(file, closed=True)
 
     def set_aside(self, file: OpenFile, trouble: str) -> None:
         """It cannot be stored, and the bucket says why: it waits for its user in the journal."""
@@ -157,6 +159,15 @@ class Journaling:
                 file.content.keep()
 
     # -- inside -----------------------------------------------------------------------------------
+
+    def _told(self, file: OpenFile, *, closed: bool) -> Entry | None:
+        """The entry of *file*, which has got everything unless it is broken."""
+        if file.entry is None or file.entry.broken:
+            self._begin(file)
+        entry = file.entry
+        if entry is not None:
+            entry.change(self._state(file, closed=closed))
+        return entry
 
     def _going_on(self, file: OpenFile) -> Entry | None:
         """The entry of *file* if one more change has to be told; None if it was told whole."""

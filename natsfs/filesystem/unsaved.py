@@ -2,6 +2,7 @@
 thrown away in silence (W7).
 
 Some wait because saving them failed; they are tried again, now and then, until the mount ends.
+Some were written after their last close, through a mapping: nobody waits for these.
 With *writeback* (W8) all do: close(2) returns when the disk has the bytes, and they are saved one
 after the other, in the order in which they were closed.
 
@@ -31,7 +32,7 @@ from natsfs.errors import (
 from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.journaling import Journaling, is_named
 from natsfs.filesystem.state import Mounted
-from natsfs.handles import OpenFile
+from natsfs.handles import OpenFile, is_open_for_writing
 from natsfs.tree.nodes import EntryChange, NodeChange
 
 log = logging.getLogger(__name__)
@@ -90,13 +91,13 @@ class Unsaved:
             await self._commit(file, closed=True)
 
     async def sync(self, file: OpenFile) -> None:
-        """Commit *file*, and before it what was closed before (W8).
+        """Commit *file*, and with *writeback*, before it, what was closed before (W8).
 
         Errors: of `commit`, also what prevented that of an earlier file, if that is the server: it
         would prevent this one after another time-out, or be late for the order.
         """
         async with self._saving:
-            for other in list(self._due):
+            for other in list(self._due) if self._m.writeback else ():
                 error = await self._try(other) if other is not file else None
                 if error is not None:
                     await self._keep(file, closed=False)
@@ -117,12 +118,21 @@ class Unsaved:
                 pass
 
     async def release(self, file: OpenFile) -> None:
-        """The last descriptor of a handle that may write is gone."""
-        if file.dirty and file not in self._due:
+        """The last descriptor of a handle that may write is gone, and the handle with it: what no
+        close has saved is saved soon.  Only when too much waits for that, this waits, too."""
+        if not file.dirty or not is_named(file) or is_open_for_writing(file):
+            return
+        if self._m.read_only is None:
+            self._journaling.closed(file)
+        if file in self._due:
+            return
+        if self._is_full():
             await self._commit_or_keep(file)
+        else:
+            self.take(file)
 
     def take(self, file: OpenFile) -> None:
-        """*file*, which nobody has open, is to be saved."""
+        """*file*, which nobody has open for writing, is to be saved."""
         self._commits.waiting.add(file)
         self._hurry(file)
 
@@ -145,13 +155,16 @@ class Unsaved:
         """Whether *file* can be saved later, because the disk has it."""
         if not file.dirty or not is_named(file):
             return True
-        files = max(len(self._due), len(self._commits.waiting))
-        if file.lock.locked() or files >= MOST_FILES or self._due_bytes > MOST_BYTES:
+        if file.lock.locked() or self._is_full():
             return False
         if self._m.read_only is not None or not await self._journaling.kept(file, closed=True):
             return False
         self._hurry(file)
         return True
+
+    def _is_full(self) -> bool:
+        files = max(len(self._due), len(self._commits.waiting))
+        return files >= MOST_FILES or self._due_bytes > MOST_BYTES
 
     def _hurry(self, file: OpenFile) -> None:
         self._take_out(file)
@@ -187,7 +200,7 @@ class Unsaved:
         then has to wait, too."""
         in_order = file in self._due
         self._take_out(file)
-        if any(handle.writable for handle in file.handles):
+        if is_open_for_writing(file):
             return None  # its close comes here again, and until then it may be half written
         error = await self._commit_or_keep(file)
         self._commits.let_go(file)
@@ -245,7 +258,8 @@ class Unsaved:
                 self._set_aside(file, str(error))
             return error
         except NatsfsError as error:
-            if file not in self._commits.waiting:
+            if not file.troubled:
+                file.troubled = True
                 name = file.leaf.object_name
                 log.error(
                     "%r is not saved yet and will be tried again: %s",

@@ -226,17 +226,6 @@ async def test_giving_way_to_who_was_read_here(failing: World) -> None:
         assert failing.leaf("f.txt") is reader.file.leaf
 
 
-@pytest.mark.expects_log("not stored: another client stored version")
-async def test_giving_way_when_nobody_listens(failing: World) -> None:
-    """A4, W7: what is written after the last close and gives way is told in the log."""
-    handle = failing.open("f.txt", CREATE)
-    await failing.foreign.put("f.txt", b"theirs")
-    await failing.fs.files.write(handle, 0, b"ours")
-    await failing.release(handle)
-    assert await failing.read("f.txt") == b"theirs"
-    assert failing.fs.pending_bytes() == 0
-
-
 async def test_giving_way_of_a_truncation(failing: World) -> None:
     """A4: truncate(2) is a commit like any other."""
     await failing.write("f.txt", b"one")

@@ -243,10 +243,11 @@ async def test_failed_flush(world: World, caplog: pytest.LogCaptureFixture) -> N
     assert errno_of(caught) == errno.EEXIST
     world.manager.fail = lambda operation, name: None
     await ops.release(info.fh)
-    assert await world.foreign.names() == ["f"]
     with pytest.raises(FUSEError) as caught:
         await ops.read(info.fh, 0, 1)
     assert errno_of(caught) == errno.EBADF
+    await world.settle()
+    assert await world.foreign.names() == ["f"]
     await ops.forget([(entry.st_ino, 1)])
 
 

@@ -13,11 +13,13 @@ import trio.lowlevel
 from natsfs.config import ConflictPolicy
 from natsfs.data.journal import Entry
 from natsfs.data.salvage import Salvaged
-from natsfs.errors import NatsfsError, RequestTimeout
-from natsfs.filesystem import unsaved
+from natsfs.errors import NatsfsError, NoSpaceError, RequestTimeout
+from natsfs.filesystem import UnsavedFile, unsaved
 from natsfs.filesystem.attributes import AttributeChanges
+from natsfs.handles import OpenFile
 from natsfs.store.memory import MemoryManager
 from natsfs.store.model import BucketConfig
+from natsfs.tree.nodes import Leaf
 from tests.fs.world import DEADLINE, World, mounted
 
 #: What a mount says when it finds that another one died, or cannot save.
@@ -285,6 +287,160 @@ async def test_died_twice(host: Host) -> None:
     await lives(host, first, second, third)
 
 
+# -- written after the last close -----------------------------------------------------------------
+
+
+@died
+@pytest.mark.parametrize("size", [1000, LARGE])
+@pytest.mark.parametrize("writeback", [False, True])
+async def test_release_waits_for_nobody(
+    host: Host, monkeypatch: pytest.MonkeyPatch, size: int, *, writeback: bool
+) -> None:
+    """W7: what a mapping writes after the last close is in the journal when its handle is released,
+    which waits for no server, and is stored when there is one; the version below stays until then.
+    """
+    host.writeback = writeback
+    data = pattern(size)
+
+    async def only(world: World) -> None:
+        await saved(world)
+        reached = trio.Event()
+
+        async def commit(file: OpenFile, leaf: Leaf) -> None:
+            reached.set()
+            await trio.sleep_forever()
+
+        handle = world.open("f", os.O_RDWR)
+        await world.fs.files.flush(handle)
+        await world.fs.files.write(handle, 0, data)
+        monkeypatch.setattr(world.fs.unsaved._commits, "_commit", commit)
+        with trio.fail_after(DEADLINE):
+            await world.release(handle)
+        assert world.fs.unsaved_files() == [UnsavedFile("f", size, None, "waiting")]
+        assert [entry.closed for entry in world.fs.mounted.journal._entries.values()] == [True]
+        assert await world.read("f") == data
+        await reached.wait()
+        assert await world.foreign.get("f") == b"old"
+
+    async def after_that(world: World) -> None:
+        await saved(world)
+        assert await world.foreign.get("f") == data
+
+    await lives(host, only, after_that, before=b"old")
+
+
+async def test_released_while_others_write(host: Host) -> None:
+    """W2, W7: what a released handle left is saved with the close of whoever still writes, and not
+    before."""
+
+    async def only(world: World) -> None:
+        mapped, writer = world.open("f", os.O_RDWR), world.open("f", os.O_WRONLY)
+        await world.fs.files.write(mapped, 0, b"OLD")
+        await world.fs.files.write(writer, 3, b"ha")
+        await world.release(mapped)
+        await world.settle()
+        assert await world.foreign.get("f") == b"old"
+        await world.fs.files.write(writer, 5, b"lf")
+        await world.close(writer)
+        assert await world.foreign.get("f") == b"OLDhalf"
+
+    await lives(host, only, before=b"old")
+
+
+async def test_released_in_order(host: Host) -> None:
+    """W8: what was released is stored behind what was closed before."""
+    host.writeback = True
+
+    async def only(world: World) -> None:
+        handle = world.open("f", os.O_RDWR)
+        await world.fs.files.write(handle, 0, b"new")
+        await world.write("a", b"a")
+        await world.release(handle)
+        await world.write("b", b"b")
+        await saved(world)
+        metas = [world.leaf(name).info for name in ("a", "f", "b")]
+        revisions = [info.revision for info in metas if info is not None]
+        assert len(revisions) == 3
+        assert revisions == sorted(revisions)
+        assert await world.foreign.get("f") == b"new"
+
+    await lives(host, only, before=b"old")
+
+
+async def test_released_without_a_name(host: Host) -> None:
+    """W5: nothing is saved of a file that was unlinked before it was released."""
+
+    async def only(world: World) -> None:
+        handle = world.open("f", os.O_RDWR)
+        await world.fs.files.write(handle, 0, b"new")
+        await world.unlink("f")
+        await world.release(handle)
+        assert world.fs.unsaved_files() == []
+        await world.settle()
+        assert await world.foreign.names() == []
+
+    await lives(host, only, before=b"old")
+
+
+async def test_too_much_was_released(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W4: what waits is bounded: when it is too much a release commits, as a close does."""
+    monkeypatch.setattr(unsaved, "MOST_FILES", 0)
+
+    async def only(world: World) -> None:
+        handle = world.open("f", os.O_RDWR)
+        await world.fs.files.write(handle, 0, b"new")
+        await world.release(handle)
+        assert await world.foreign.get("f") == b"new"
+
+    await lives(host, only, before=b"old")
+
+
+@died
+async def test_an_fsync_besides(host: Host) -> None:
+    """W1: without writeback an fsync is about its own file, whatever else cannot be stored."""
+
+    async def only(world: World) -> None:
+        host.manager.fail = lambda operation, name: (
+            NoSpaceError("full") if operation == "upload" and name == "f" else None
+        )
+        handle = world.open("f", os.O_RDWR)
+        await world.fs.files.write(handle, 0, b"new")
+        await world.release(handle)
+        async with world.opened("g", CREATE) as other:
+            await world.fs.files.write(other, 0, b"g")
+            await world.fs.files.fsync(other)
+        assert await world.foreign.get("g") == b"g"
+        await world.settle()
+        assert await world.foreign.get("f") == b"old"
+        host.refuse()
+
+    await lives(host, only, before=b"old")
+
+
+@pytest.mark.expects_log("not stored: another client stored version|stays in the journal")
+@died
+async def test_giving_way_when_nobody_listens(host: Host) -> None:
+    """A4, W7: what is written after the last close and gives way is told in the log, and waits in
+    the journal for its user."""
+    host.conflict = ConflictPolicy.FAIL
+
+    async def first(world: World) -> None:
+        handle = world.open("f", os.O_RDWR)
+        await world.foreign.put("f", b"theirs")
+        await world.fs.files.write(handle, 0, b"ours")
+        await world.release(handle)
+        await saved(world)
+        assert await world.read("f") == b"theirs"
+        assert world.fs.pending_bytes() == 0
+
+    async def second(world: World) -> None:
+        recovery = world.fs.recovery
+        assert [(left.name, left.size) for left in recovery.left] == [("f", 4)]
+        await recovery.settle(world.fs.mounted.journal.parent, drop)
+
+    await lives(host, first, second, before=b"old")
+
+
 # -- write-back -----------------------------------------------------------------------------------
 
 
@@ -490,6 +646,7 @@ async def test_no_journal(host: Host) -> None:
     await lives(host, only, before=b"0123")
 
 
+@pytest.mark.expects_log("'a' is not saved yet")
 async def test_fsync_behind_what_cannot_be_stored(host: Host) -> None:
     """W8, A5: fsync fails with the first file that the server does not take, instead of waiting for
     each that was closed before; nothing overtakes that."""

@@ -26,7 +26,7 @@ own; what a kernel calls them is the business of `operations`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Protocol
 
 import trio
@@ -143,6 +143,17 @@ class Filesystem:
         await self._recollection.keep(self._intake.taken_in())
         await self.mounted.reader.settled()
         return unsaved
+
+    def progress(self) -> Hashable:
+        """Something that changes while `finish` gets on, and stays while it waits for a server that
+        does not answer."""
+        unsaved = len(self.mounted.journal), self.unsaved.stored_bytes()
+        return (
+            unsaved,
+            self.times.stored,
+            self.mounted.purger.freed,
+            self._recollection.bytes_written,
+        )
 
     def abandon(self) -> int:
         """Free what open files hold on local disk: the bucket was deleted, and nothing can be

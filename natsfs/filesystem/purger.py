@@ -46,7 +46,8 @@ class Purger:
         self.wanted: Callable[[str], bool] = lambda nuid: False
         self._wake = trio.Event()
         self._lock = trio.Lock()
-        self._freed = 0
+        #: How many versions were freed.
+        self.freed = 0
         #: Taken off the list in vain, because the server is away.
         self._kept: list[str] = []
 
@@ -89,9 +90,9 @@ class Purger:
     async def drain(self) -> int:
         """Free now whatever no handle reads, because space is short or the mount ends; return how
         many versions that were, those included that were just being freed."""
-        freed = self._freed
+        freed = self.freed
         await self._free_until(float("inf"))
-        return self._freed - freed
+        return self.freed - freed
 
     async def _free_until(self, until: float) -> None:
         async with self._lock:
@@ -133,4 +134,4 @@ class Purger:
             level = logging.DEBUG if isinstance(error, PermissionsError) else logging.WARNING
             log.log(level, "chunks of version %s could not be freed: %s", nuid, error)
         else:
-            self._freed += 1
+            self.freed += 1

@@ -73,6 +73,8 @@ class Recollection:
         #: Whether some object has a life of its own, so that the count will be another one soon.
         self._mortal = False
         self._written = 0
+        #: Bytes of snapshots that the disk has taken.
+        self.bytes_written = 0
         self._lock = trio.Lock()
 
     # -- taking up --------------------------------------------------------------------------------
@@ -231,6 +233,7 @@ class Recollection:
                     waiting.clear()
                     if not await _in_thread(partial(writing.add, data)):
                         return False
+                    self.bytes_written += len(data)
                 elif trio.current_time() - begin > STEP:
                     await trio.lowlevel.checkpoint()
                     begin = trio.current_time()

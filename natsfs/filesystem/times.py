@@ -45,6 +45,8 @@ class Times:
         self._publisher = publisher
         #: When each directory whose mtime is not stored yet changed last, on trio's clock.
         self._changed: dict[Directory, float] = {}
+        #: How many mtimes were stored.
+        self.stored = 0
 
     def tree_loaded(self) -> None:
         """The tree is complete for the first time.  Of what is newer than a directory's marker only
@@ -142,6 +144,7 @@ class Times:
         # report a directory that changed as it was read.
         directory.changed = (stored.revision + 1, directory.changed[1])
         directory.attributes = None
+        self.stored += 1
 
     def _mtime(self, directory: Directory) -> dict[str, str]:
         attributes = attributes_of(self._m, directory)

@@ -4,6 +4,7 @@ journal."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 
 import trio
 
@@ -13,8 +14,12 @@ from natsfs.filesystem import Filesystem, Served
 log = logging.getLogger(__name__)
 
 #: Seconds without any progress, beyond the time-out of a single request, after which the end does
-#: not wait for the server any more.
+#: not wait any more for the server to take what is not saved.
 GRACE = 30.0
+
+#: The same when all is saved, and nothing beyond it: times of directories and old chunks are worth
+#: asking for, and no more.  A server that answers at all answers within this, also on slow lines.
+SHORT_GRACE = 3.0
 
 #: Seconds between two looks at the progress.
 LOOK = 1.0
@@ -54,20 +59,30 @@ class Ending:
                 )
 
     async def _watch(self) -> None:
-        left, deadline = self._left(), trio.current_time() + self._patience
-        while trio.current_time() < deadline:
+        reached, since = self._reached(), trio.current_time()
+        while trio.current_time() < since + self._grace():
             await trio.sleep(LOOK)
-            if (now := self._left()) != left:
-                left, deadline = now, trio.current_time() + self._patience
-        log.error("the server has not taken anything for %g s", self._patience)
+            if (now := self._reached()) != reached:
+                reached, since = now, trio.current_time()
+        if self._is_all_saved():
+            log.warning(
+                "no answer from the server for %g s: the mount ends, all files are stored, but "
+                "maybe not each directory's mtime; `natsfs gc` frees old versions that are left",
+                self._grace(),
+            )
+        else:
+            log.error("the server has not taken anything for %g s", self._grace())
         self._scope.cancel()
 
-    def _left(self) -> tuple[int, int, int]:
+    def _grace(self) -> float:
+        return SHORT_GRACE if self._is_all_saved() else self._patience
+
+    def _is_all_saved(self) -> bool:
+        return not any(found.unsaved_files() for found in self._served.running().values())
+
+    def _reached(self) -> list[Hashable]:
         """Something that changes while the end gets on."""
-        running = self._served.running().values()
-        stored = sum(filesystem.unsaved.stored_bytes() for filesystem in running)
-        purges = sum(len(filesystem.mounted.purger) for filesystem in running)
-        return self._files(), stored, purges
+        return [found.progress() for found in self._served.running().values()]
 
     def _files(self) -> int:
         return sum(len(found.mounted.journal) for found in self._served.running().values())

@@ -243,6 +243,11 @@ class Mount:
             pytest.fail(f"unmounting {self.directory}: {error}\n{self.log_text()}")
         self.ended(SETTLE)
 
+    def wait(self, timeout: float) -> int:
+        """The status that the daemon ends with.  Errors: `subprocess.TimeoutExpired`."""
+        assert self._process is not None
+        return self._process.wait(timeout)
+
     def ended(self, timeout: float) -> None:
         """After somebody has unmounted: wait *timeout* seconds at most for the daemon, judge its
         status and log."""

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,6 +176,31 @@ def test_umount_waits(system: System, directory: Path, tmp_path: Path) -> None:
             os.kill(server.pid, signal.SIGCONT)
             assert ending.wait(60) == 0
         assert client.get("file") == b"late\n"
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+        server.kill()
+
+
+@pytest.mark.parametrize("options", ["rw", "hard"])
+def test_umount_without_a_server(
+    system: System, directory: Path, tmp_path: Path, options: str
+) -> None:
+    """A5: umount(8) does not wait for a server that hangs and has all that was written."""
+    server = start_server(tmp_path / "store")
+    try:
+        py_client(server.url, {**os.environ}).of("own").create()
+        shown = f"{server.url}/own"
+        system.run("/bin/mount", "-t", "natsfs", shown, directory, "-o", options).check()
+        # The time of the directory and an old version are left to be dealt with.
+        (pid,) = system.pids()
+        script = f"mkdir '{directory}/d' && for i in 1 2; do echo $i >'{directory}/d/file'; done"
+        system.run("/bin/sh", "-c", script).check()
+        os.kill(server.pid, signal.SIGSTOP)
+        begin = time.monotonic()
+        system.run("/bin/umount", directory).check()
+        assert time.monotonic() - begin < 20
+        assert not runs(pid)
+        assert system.mounted(directory) == []
     finally:
         os.kill(server.pid, signal.SIGCONT)
         server.kill()

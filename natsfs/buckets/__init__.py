@@ -153,6 +153,7 @@ class AllBuckets:
                 lambda: self._manager.opened(status),
                 self._furnish,
                 timeout=self._config.server.timeout,
+                patient=lambda: self._manager.patient,
                 on_failure=lambda: self._give_up(bucket),
             )
             self._by_name[name] = self._by_slot[bucket.slot] = bucket

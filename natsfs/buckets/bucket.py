@@ -76,6 +76,7 @@ class Bucket:
         furnish: Furnish,
         *,
         timeout: float,
+        patient: Callable[[], bool],
         on_failure: Callable[[], None],
     ) -> None:
         self.name = name
@@ -85,6 +86,7 @@ class Bucket:
         self._opened = opened
         self._furnish = furnish
         self._timeout = timeout
+        self._patient = patient
         self._on_failure = on_failure
         self._waking: _Waking | None = None
         #: When the marker was read last, on trio's clock, and what it was.
@@ -140,15 +142,20 @@ class Bucket:
             self._waking = _Waking()
             nursery.start_soon(self._live, self._waking)
         waking = self._waking
-        with trio.move_on_after(self._timeout):
-            await waking.over.wait()
+        await self._wait_for(waking)
         if waking.error is not None:
             raise waking.error
-        if not waking.over.is_set():
-            raise RequestTimeout(f"bucket {self.name} is not loaded within {self._timeout:g} s")
         if self.filesystem is None:
             raise DeletedBucket(f"bucket {self.name} was deleted when it was loaded")
         return self.filesystem
+
+    async def _wait_for(self, waking: _Waking) -> None:
+        """Errors: `RequestTimeout`."""
+        while not waking.over.is_set():
+            with trio.move_on_after(self._timeout) as waiting:
+                await waking.over.wait()
+            if waiting.cancelled_caught and not self._patient():
+                raise RequestTimeout(f"bucket {self.name} is not loaded within {self._timeout:g} s")
 
     def close(self) -> None:
         """The bucket was deleted: stop following it.  What could not be saved is lost, and said."""

@@ -243,6 +243,10 @@ class Catalogue(ObjectStore):
         # What is waited for are calls of the manager, which have deadlines of their own.
         return math.inf
 
+    @property
+    def patient(self) -> bool:
+        return self._manager.patient
+
     def draft(self, name: str, *, max_chunk_size: int = 0) -> Draft:
         raise NotPermitted("files are in buckets")
 

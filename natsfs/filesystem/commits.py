@@ -80,7 +80,7 @@ class Commits:
                 self.waiting.discard(file)
 
     async def _commit(self, file: OpenFile, leaf: Leaf) -> None:
-        contention = Contention(self._m.store.timeout)
+        contention = Contention(self._m.store)
         try:
             while file.dirty and not await self._save(file, leaf, contention):
                 pass

@@ -208,7 +208,7 @@ class Publisher:
 
         Errors: those of *build* and of `ObjectStore.commit`.
         """
-        contention = Contention(self._m.store.timeout)
+        contention = Contention(self._m.store)
         while True:
             writes = build()
             try:

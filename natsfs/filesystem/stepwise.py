@@ -107,7 +107,7 @@ class Stepwise:
 
     async def _arrive_alone(self, write: MetaWrite) -> ObjectInfo:
         """Publish *write* over whatever another client has put there."""
-        contention = Contention(self._m.store.timeout)
+        contention = Contention(self._m.store)
         while True:
             try:
                 return (await self._publisher.send([write]))[0]
@@ -140,7 +140,7 @@ class Stepwise:
 
     async def _leave_alone(self, step: Step, done: Done) -> Done:
         """Take the old name away, and what another client did to it along."""
-        info, contention = step.info, Contention(self._m.store.timeout)
+        info, contention = step.info, Contention(self._m.store)
         while True:
             try:
                 (grave,) = await self._publisher.send([departure(info)])

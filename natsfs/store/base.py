@@ -190,7 +190,7 @@ class ObjectStore(Primitives, Protocol):
         Errors: `NotFoundError`, `ExistsError` (*new_name* is taken), `RequestTimeout` (also when
         others were faster for as long as that), those of `commit`.
         """
-        contention = Contention(self.timeout)
+        contention = Contention(self)
         while True:
             old = await self.get_info(name)
             new = replace(
@@ -220,7 +220,7 @@ class ObjectStore(Primitives, Protocol):
 
         Errors: `NotFoundError`, those of `commit`.
         """
-        contention = Contention(self.timeout)
+        contention = Contention(self)
         while True:
             old = await self.get_info(name)
             try:
@@ -320,6 +320,11 @@ class ObjectStore(Primitives, Protocol):
 
 class ObjectStoreManager(Protocol):
     """The buckets of one account on one server."""
+
+    @property
+    @abstractmethod
+    def patient(self) -> bool:
+        """`ObjectStore.patient` of all of them."""
 
     @abstractmethod
     async def create(self, config: BucketConfig) -> ObjectStore:

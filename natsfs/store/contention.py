@@ -10,6 +10,7 @@ Concurrency: a `Contention` serves one read-modify-write in one task.
 from __future__ import annotations
 
 import random
+from typing import Protocol
 
 import trio
 
@@ -25,12 +26,25 @@ FIRST_PAUSE = 0.004
 LONGEST_PAUSE = 0.128
 
 
-class Contention:
-    """The attempts of one read-modify-write, which has *timeout* seconds from now on."""
+class Waiting(Protocol):
+    """What says how long to wait for it: an `ObjectStore`."""
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
-        self._end = trio.current_time() + timeout
+    @property
+    def timeout(self) -> float:
+        """`ObjectStore.timeout`."""
+
+    @property
+    def patient(self) -> bool:
+        """`ObjectStore.patient`."""
+
+
+class Contention:
+    """The attempts of one read-modify-write in *store*, which has the time of one call from now on,
+    or for ever while the store is patient."""
+
+    def __init__(self, store: Waiting) -> None:
+        self._store = store
+        self._end = trio.current_time() + store.timeout
         self._pause = FIRST_PAUSE
 
     async def lost(self, error: WrongRevision) -> None:
@@ -38,8 +52,8 @@ class Contention:
 
         Errors: `RequestTimeout` when time is up.
         """
-        if trio.current_time() >= self._end:
+        if trio.current_time() >= self._end and not self._store.patient:
             text = f"{error.name!r} was changed by others whenever it was to be changed here"
-            raise RequestTimeout(f"{text}, for {self._timeout:g} s") from error
+            raise RequestTimeout(f"{text}, for {self._store.timeout:g} s") from error
         await trio.sleep(random.uniform(0, self._pause))
         self._pause = min(2 * self._pause, LONGEST_PAUSE)

@@ -83,6 +83,10 @@ class MemoryStore(ObjectStore):
     def timeout(self) -> float:
         return self._manager.timeout
 
+    @property
+    def patient(self) -> bool:
+        return self._manager.patient
+
     def draft(self, name: str, *, max_chunk_size: int = 0) -> Draft:
         return MemoryDraft(self, name, max_chunk_size)
 
@@ -241,8 +245,11 @@ class MemoryManager(ObjectStoreManager):
     *delay* is what every primitive waits at its start, in seconds.  *fail* is asked then, with the
     primitive's name and the object's (or nuid, subject, bucket), and what it returns is raised.
     *storage_limit* is the account's, in bytes, -1 for none.  *allow_atomic* is whether the server
-    has atomic batches.  *timeout* is that of the stores.  All may be changed at any time.
+    has atomic batches.  *timeout* and *patient* are those of the stores.  All may be changed
+    at any time.
     """
+
+    patient = False
 
     def __init__(self) -> None:
         self.delay: float = 0.0

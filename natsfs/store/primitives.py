@@ -112,6 +112,11 @@ class Primitives(Protocol):
     def timeout(self) -> float:
         """Seconds that one call may wait for its answer, reconnecting included."""
 
+    @property
+    @abstractmethod
+    def patient(self) -> bool:
+        """Whether calls wait on when that time is over (A5, `hard`)."""
+
     @abstractmethod
     def draft(self, name: str, *, max_chunk_size: int = 0) -> Draft:
         """A version whose bytes are yet to come.  *name* is for messages; *max_chunk_size* is 0 for

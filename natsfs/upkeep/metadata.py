@@ -36,7 +36,7 @@ async def change_meta(
     for as long as that), those of *read*, *change* and `ObjectStore.commit`.
     """
     status = await store.status()
-    contention = Contention(store.timeout)
+    contention = Contention(store)
     while True:
         old = await read()
         if expected is not None and old.revision != expected:

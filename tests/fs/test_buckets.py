@@ -216,6 +216,17 @@ async def test_slow_loading(tmp_path: Path) -> None:
         assert [operation for operation, _ in mount.asked].count("watch") == 2
 
 
+async def test_slow_loading_with_patience(tmp_path: Path) -> None:
+    """A5: with `-o hard` a program waits until the bucket is loaded."""
+    manager = MemoryManager()
+    manager.patient = True
+    await bucket_with(manager, "slow", "f")
+    async with all_of(manager, tmp_path, timeout=0.05) as mount:
+        inode = await mount.inode("slow")
+        manager.delay = 0.2
+        assert await mount.error(mount.operations.opendir, inode, CONTEXT) == 0
+
+
 @pytest.mark.parametrize(
     ("error", "number"),
     [

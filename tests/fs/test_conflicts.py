@@ -397,6 +397,18 @@ async def test_appending_by_many_mounts(world: World, tmp_path: Path) -> None:
 # -- contention -----------------------------------------------------------------------------------
 
 
+async def test_losing_for_long_with_patience(world: World) -> None:
+    """A5: with `-o hard` the end of the time-out is no reason to give up what a lost answer, or
+    another client, has delayed."""
+    world.manager.timeout, world.manager.patient = 0.05, True
+    begin = trio.current_time()
+    async with being_written(world, b"one"):
+        before_commits(world, lambda: world.foreign.put_now("f.txt", b"theirs"), times=20)
+        await world.fs.files.fsync(world.leaf("f.txt").file.handles.copy().pop())
+    assert trio.current_time() - begin > world.manager.timeout
+    assert await world.foreign.get("f.txt") == b"one"
+
+
 async def test_losing_for_ever(world: World) -> None:
     """A4, E: a commit that somebody is always faster than ends with the time-out of a request."""
     world.manager.timeout = 0.05

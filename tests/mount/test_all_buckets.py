@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -167,6 +169,37 @@ def test_a_file_that_is_not_stored_yet(client: ForeignClient, root: Path) -> Non
         file.write(b"1")
         assert refused((root / "b").rmdir) == "ENOTEMPTY"
     assert client.of("b").get("f") == b"1"
+
+
+@pytest.mark.parametrize("way", ["hangs", "is dead"])
+def test_hard(
+    way: str,
+    own_server: Server,
+    client: ForeignClient,
+    tmp_path: Path,
+    environment: dict[str, str],
+) -> None:
+    """A5: with `-o hard` who looks into a bucket for the first time waits for a server that is away
+    for as long as it is, and finds what is there."""
+    make(client, "b", file=b"data")
+    directory = tmp_path / "all"
+    directory.mkdir()
+    options = ("-o", "hard,timeout=1s")
+    log = tmp_path / "all.log"
+    with Mount(own_server.url, directory, *options, env=environment, log=log) as mount:
+        mount.expect_trouble("lost the connection|no answer|no connection|connection lost")
+        if way == "hangs":
+            os.kill(own_server.pid, signal.SIGSTOP)
+        else:
+            own_server.kill()
+        reader = subprocess.Popen(["cat", directory / "b" / "file"], stdout=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            reader.wait(5)  # five time-outs
+        if way == "hangs":
+            os.kill(own_server.pid, signal.SIGCONT)
+        else:
+            own_server.restart()
+        assert reader.communicate(timeout=30)[0] == b"data"
 
 
 @pytest.mark.parametrize(

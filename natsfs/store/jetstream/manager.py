@@ -35,6 +35,10 @@ class JetStreamManager(ObjectStoreManager):
     def __init__(self, session: Plane) -> None:
         self._api = Api(session)
 
+    @property
+    def patient(self) -> bool:
+        return self._api.session.patient
+
     async def create(self, config: BucketConfig) -> JetStreamStore:
         info = await self._create(config, FLAGS, new_nuid())
         return JetStreamStore(self._api, parse_status(info))

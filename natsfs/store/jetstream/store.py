@@ -63,6 +63,10 @@ class JetStreamStore(ObjectStore):
     def timeout(self) -> float:
         return self._api.timeout
 
+    @property
+    def patient(self) -> bool:
+        return self._api.session.patient
+
     def draft(self, name: str, *, max_chunk_size: int = 0) -> Draft:
         self._bucket.check_writable()
         return JetStreamDraft(self._bucket, self._committer, self._reader, name, max_chunk_size)

@@ -88,7 +88,7 @@ class Watcher:
                         for event in await self._next(consumer):
                             yield event
             except _INTERRUPTIONS as error:
-                if not begun:
+                if not (begun or self._bucket.api.session.patient):
                     raise
                 log.info("the watch of bucket %r begins again: %s", self._bucket.name, error)
             await trio.sleep(RESTART_DELAY)

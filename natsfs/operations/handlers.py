@@ -1,10 +1,4 @@
-"""pyfuse3's operations class: one method for each request of the kernel.
-
-How long the kernel may keep an answer is decided here: for good while the watch is live, because
-what changes is then told by the notifier (A1); not at all otherwise, and for a node whose ctime is
-not yet the server's.  Who asks for the attributes of that waits for it (`getattr`); answers that
-bring attributes besides give the estimate, and the kernel asks when a program does.
-"""
+"""pyfuse3's operations class: one method for each request of the kernel."""
 
 from __future__ import annotations
 
@@ -30,18 +24,19 @@ from natsfs.errors import CrossBucketError
 from natsfs.filesystem import Filesystem, Served
 from natsfs.filesystem.attributes import AttributeChanges
 from natsfs.filesystem.naming import check_length
-from natsfs.handles import Caller, DirectoryHandle, FileHandle
+from natsfs.handles import DirectoryHandle, FileHandle
 from natsfs.metrics import Metrics
 from natsfs.operations.boundary import answers
+from natsfs.operations.encoding import (
+    attributes_of,
+    caller_of,
+    entry_of,
+    no_entry,
+    not_kept,
+    statfs_of,
+)
 from natsfs.tree.inodes import ROOT_INO, slot_of
 from natsfs.tree.nodes import Node
-
-#: Seconds that the kernel keeps names and attributes while the watch is live: so long that they
-#: never expire between changes, so short that a lost notification heals within a day.
-KEPT = 24 * 3600.0
-
-#: The unit of statfs: bytes.  Programs multiply, so any would do; 4 KiB is what ext4 shows.
-STATFS_UNIT = 4096
 
 
 class Operations(pyfuse3.Operations):
@@ -71,14 +66,14 @@ class Operations(pyfuse3.Operations):
         directory = fs.entries.directory(parent_inode)
         check_length(name)
         if name not in (b".", b"..") and name not in directory.children:
-            return _negative(fs)
+            return no_entry(fs)
         return await self._shown(fs, fs.entries.lookup(parent_inode, name))
 
     @answers
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         fs, node = await self._served.look(inode)
         await fs.confirmation.settled(node)
-        return _attributes(fs, node)
+        return attributes_of(fs, node)
 
     @answers
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
@@ -103,7 +98,7 @@ class Operations(pyfuse3.Operations):
             if not entries.still_there(handle, name, node):
                 continue
             meant = entries.meant(node)
-            if not pyfuse3.readdir_reply(token, name, _attributes(fs, meant), number + 1):
+            if not pyfuse3.readdir_reply(token, name, attributes_of(fs, meant), number + 1):
                 break
             if name not in (b".", b".."):
                 fs.mounted.inodes.remember(meant)
@@ -126,15 +121,7 @@ class Operations(pyfuse3.Operations):
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         # pyfuse3 does not say which inode it is about: the answer is that for the mount's root.
         fs = await self._served.at(ROOT_INO)
-        space = await fs.entries.statfs()
-        data = StatvfsData()
-        data.f_bsize = data.f_frsize = STATFS_UNIT
-        data.f_blocks = space.total // STATFS_UNIT
-        data.f_bfree = data.f_bavail = space.free // STATFS_UNIT
-        data.f_ffree = data.f_favail = space.free // STATFS_UNIT
-        data.f_files = space.files + data.f_ffree
-        data.f_namemax = 255
-        return data
+        return statfs_of(await fs.entries.statfs())
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Lookups taken back; this may not fail, and does not."""
@@ -151,7 +138,7 @@ class Operations(pyfuse3.Operations):
         node = fs.entries.node(inode)
         # A reader must not be given new bytes while the kernel knows the old size.
         await fs.mounted.notifier.told_of(node)
-        handle, pages_true = fs.files.open(node, flags, _caller(ctx))
+        handle, pages_true = fs.files.open(node, flags, caller_of(ctx))
         return FileInfo(FileHandleT(fs.handles.add(handle)), keep_cache=pages_true)
 
     @answers
@@ -166,10 +153,10 @@ class Operations(pyfuse3.Operations):
         fs = await self._served.at(parent_inode)
         directory = fs.entries.directory(parent_inode)
         handle, node = await fs.creation.create(
-            directory, name, mode, flags, ctx.uid, ctx.gid, _caller(ctx)
+            directory, name, mode, flags, ctx.uid, ctx.gid, caller_of(ctx)
         )
         info = FileInfo(FileHandleT(fs.handles.add(handle)), keep_cache=False)
-        return info, _entry(fs, node)
+        return info, entry_of(fs, node)
 
     @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
@@ -227,8 +214,8 @@ class Operations(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
         )
-        await fs.changes.setattr(node, changes, handle, _caller(ctx))
-        return _not_kept(_attributes(fs, node))
+        await fs.changes.setattr(node, changes, handle, caller_of(ctx))
+        return not_kept(attributes_of(fs, node))
 
     @answers
     async def mkdir(
@@ -246,7 +233,7 @@ class Operations(pyfuse3.Operations):
         fs = await self._served.at(parent_inode)
         parent = fs.entries.directory(parent_inode)
         node = await fs.changes.mknod(parent, name, mode, rdev, ctx.uid, ctx.gid)
-        return _entry(fs, node)
+        return entry_of(fs, node)
 
     @answers
     async def symlink(
@@ -254,7 +241,7 @@ class Operations(pyfuse3.Operations):
     ) -> EntryAttributes:
         fs = await self._served.at(parent_inode)
         parent = fs.entries.directory(parent_inode)
-        return _entry(fs, await fs.changes.symlink(parent, name, target, ctx.uid, ctx.gid))
+        return entry_of(fs, await fs.changes.symlink(parent, name, target, ctx.uid, ctx.gid))
 
     @answers
     async def link(
@@ -267,7 +254,7 @@ class Operations(pyfuse3.Operations):
         fs = await self._of_both(inode, new_parent_inode)
         parent = fs.entries.directory(new_parent_inode)
         node = fs.entries.node(inode)
-        return _not_kept(_entry(fs, await fs.hardlinks.link(node, parent, new_name)))
+        return not_kept(entry_of(fs, await fs.hardlinks.link(node, parent, new_name)))
 
     @answers
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
@@ -332,68 +319,4 @@ class Operations(pyfuse3.Operations):
         ino = inodes.number(node)
         if not inodes.holds(ino):
             fs, node = await self._served.look(ino)
-        return _entry(fs, node)
-
-
-# -- encoding -------------------------------------------------------------------------------------
-
-
-def _entry(fs: Filesystem, node: Node) -> EntryAttributes:
-    """An answer by which the kernel takes a reference to *node*."""
-    fs.mounted.inodes.remember(node)
-    return _attributes(fs, node)
-
-
-def _negative(fs: Filesystem) -> EntryAttributes:
-    """No such entry, and the kernel may believe it until the notifier says otherwise."""
-    entry = EntryAttributes()
-    entry.st_ino = InodeT(0)
-    entry.entry_timeout = KEPT if fs.entries.live else 0
-    return entry
-
-
-def _attributes(fs: Filesystem, node: Node) -> EntryAttributes:
-    found = fs.entries.attributes(node)
-    entry = EntryAttributes()
-    entry.st_ino = InodeT(fs.mounted.inodes.number(node))
-    entry.entry_timeout = KEPT if fs.entries.live else 0
-    entry.attr_timeout = KEPT if fs.entries.settled(node) else 0
-    entry.st_mode = ModeT(found.mode)
-    entry.st_nlink = fs.entries.links(node)
-    entry.st_uid = found.uid
-    entry.st_gid = found.gid
-    entry.st_rdev = found.rdev
-    entry.st_size = found.size
-    entry.st_blksize = fs.entries.block_size(node)
-    entry.st_blocks = -(-found.size // 512)
-    entry.st_atime_ns = found.atime_ns
-    entry.st_mtime_ns = found.mtime_ns
-    entry.st_ctime_ns = found.ctime_ns
-    entry.st_birthtime_ns = found.btime_ns
-    return entry
-
-
-def _caller(ctx: RequestContext) -> Caller:
-    uid, gid, pid = ctx.uid, ctx.gid, ctx.pid
-
-    def member_of(group: int) -> bool:
-        if group == gid:
-            return True
-        try:
-            return group in pyfuse3.get_sup_groups(pid)
-        except (OSError, ValueError, RuntimeError):
-            # Gone, or of another PID namespace.  A write comes after the kernel's own request to
-            # take the bit away, so who cannot be asked any more was a member then.
-            return True
-
-    return Caller(privileged=uid == 0, member_of=member_of)
-
-
-def _not_kept(entry: EntryAttributes) -> EntryAttributes:
-    """*entry*, whose attributes the kernel asks for again.
-
-    Of answers to questions it drops those that a notification has overtaken.  Attributes that come
-    with the answer to a change of an inode that it knows it takes unseen.
-    """
-    entry.attr_timeout = 0
-    return entry
+        return entry_of(fs, node)

@@ -25,7 +25,8 @@ from natsfs.filesystem.times import Times
 from natsfs.metrics import Metrics
 from natsfs.mount.build import build
 from natsfs.mount.ending import Ending
-from natsfs.operations.handlers import KEPT, Operations
+from natsfs.operations.encoding import KEPT
+from natsfs.operations.handlers import Operations
 from natsfs.store.memory import MemoryManager, MemoryStore
 from natsfs.store.memory_stream import Publish
 from natsfs.store.model import BucketConfig, Link, ObjectMeta

@@ -16,7 +16,8 @@ from pyfuse3 import FileHandleT, FileNameT, FlagT, FUSEError, InodeT, ModeT, Req
 from natsfs.errors import ConnectionLost, ExistsError, NatsfsError, NoSpaceError, StaleVersion
 from natsfs.metrics import Metrics
 from natsfs.operations.boundary import answers
-from natsfs.operations.handlers import KEPT, Operations
+from natsfs.operations.encoding import KEPT
+from natsfs.operations.handlers import Operations
 from natsfs.tree.inodes import ROOT_INO
 from natsfs.tree.nodes import Node
 from tests.fs.world import World

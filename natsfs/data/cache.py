@@ -109,6 +109,11 @@ class BlockCache:
         """Whether the disk owes an answer that it should have given."""
         return bool(self._hanging)
 
+    async def probe(self) -> None:
+        """See whether the disk `hangs`.  Takes at most `READ_DEADLINE`, and no time if it does."""
+        if not self._hanging:
+            await self._guarded(self._files.ask, READ_DEADLINE, self._writing)
+
     def usage(self) -> CacheUsage:
         """What the cache takes up and whether it works.  Does not touch the disk."""
         return CacheUsage(
@@ -196,10 +201,11 @@ class BlockCache:
 
     async def _guarded(self, work: Callable[[], T], deadline: float, pause: _Pause) -> T | None:
         """Do *work* in a thread; None, and a pause, if the disk fails or does not answer."""
-        call, answered = object(), False
+        call, begun, answered = object(), False, False
 
         def answering() -> T:
-            nonlocal answered
+            nonlocal begun, answered
+            begun = True
             try:
                 return work()
             finally:
@@ -212,7 +218,8 @@ class BlockCache:
                     answering, abandon_on_cancel=True, limiter=self._threads
                 )
         except trio.TooSlowError:
-            self._hanging.add(call)
+            if begun:  # and did not wait for a thread all the time
+                self._hanging.add(call)
             if answered:  # just now
                 self._hanging.discard(call)
             pause.begin(self._files.root, f"no answer within {deadline:g} s")

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import trio
 
 from natsfs.data.coverage import Coverage
+from natsfs.data.disk import REST, Disk, Reliable, Watched
 from natsfs.data.log import Log, Segment
 from natsfs.data.records import CHANGES, RECORD_BYTES, Kind, State, render_live, render_state
 from natsfs.data.runs import Run
@@ -47,17 +47,17 @@ FEW = 16
 class Journal:
     """The journal of one mounted bucket; nothing is on disk before it is needed.
 
-    *timeout* is how many seconds `sync` may take.  While *hangs* says that the disk does not answer
-    it is left alone: whoever waits for it waits for all.
+    *timeout* is how many seconds `sync` may take.  While *disk* is known to hang it is left alone:
+    whoever waits for it waits for all.
     """
 
-    def __init__(self, run: Run, timeout: float, hangs: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, run: Run, timeout: float, disk: Disk = Reliable()) -> None:  # noqa: B008
         self._run = run
-        self._hangs = hangs
+        self.disk = Watched(disk)
         self._timeout = timeout
         self._entries: dict[int, Entry] = {}
         self._last_entry = 0
-        self.log = Log(self._made, self._move)
+        self.log = Log(self._made, self._move, self.disk.hangs)
         self._synced = 0
         self._syncing = trio.Lock()
         self._failing = False
@@ -76,16 +76,24 @@ class Journal:
         """Where this run and those of other processes lie."""
         return self._run.parent
 
+    async def run(self) -> None:
+        """Notice a disk that hangs while something is in the journal, until cancelled."""
+        while True:
+            await trio.sleep(REST)
+            if self._entries:
+                await self.disk.look()
+
     def spool(self, base_size: int) -> Spool:
         """A spool that survives the process or, where there can be no journal, one that does not.
 
         Errors: those of `Spool`."""
         self._check_answering()
         try:
-            return Spool(self._made(), base_size)
+            return Spool(self._made(), base_size, hangs=self.disk.hangs)
         except CacheError as error:
             self.failed(error)
-            return Spool(self._run.cache / "spool", base_size, lasting=False)
+            place = self._run.cache / "spool"
+            return Spool(place, base_size, lasting=False, hangs=self.disk.hangs)
 
     def adopted(self, path: Path, coverage: Coverage) -> Spool:
         """`Spool.taken_over`."""
@@ -98,6 +106,8 @@ class Journal:
 
     def close(self) -> int:
         """The mount is over.  What is in the journal stays; returns how many files that is."""
+        if self.disk.hangs():
+            return len(self._entries)  # what else is there goes with the next mount
         for segment in self.log.unsynced if self._entries else ():
             with suppress(OSError):
                 segment.sync()
@@ -136,7 +146,7 @@ class Journal:
         self._failing = True
 
     def _check_answering(self) -> None:
-        if self._hangs():
+        if self.disk.hangs():
             raise CacheError("the local disk does not answer")
 
     # -- disk -------------------------------------------------------------------------------------
@@ -146,6 +156,8 @@ class Journal:
 
         Callers that come while others wait share the next turn.
         """
+        if self.disk.hangs():
+            return False
         wanted = self.log.sequence
         with trio.move_on_after(self._timeout) as patience:
             async with self._syncing:

@@ -55,9 +55,16 @@ class Segment:
 
 class Log:
     """The log in the directory that *made* gives, which may be another one when somebody has
-    removed it.  *on_rotation* is called when a segment is full and another one begun."""
+    removed it.  *on_rotation* is called when a segment is full and another one begun.  While the
+    disk *hangs* nothing is removed."""
 
-    def __init__(self, made: Callable[[], Path], on_rotation: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        made: Callable[[], Path],
+        on_rotation: Callable[[], None],
+        hangs: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._hangs = hangs
         self._made = made
         self._on_rotation = on_rotation
         #: The sequence of the last record.
@@ -118,8 +125,9 @@ class Log:
     def _free(self, segment: Segment) -> None:
         """Keep *segment* for later, if it is where the log goes on."""
         here = self._current is not None and segment.path.parent == self._current.path.parent
-        if here and (self.syncing or len(self._spare) < SPARE):
+        busy = self.syncing or self._hangs()
+        if here and (busy or len(self._spare) < SPARE):
             self._spare.append(segment)
-        elif not self.syncing:  # a descriptor must not be closed under the thread that uses it
+        elif not busy:  # a descriptor must not be closed under the thread that uses it
             self.unsynced.discard(segment)
             segment.discard()

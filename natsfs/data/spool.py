@@ -15,6 +15,7 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,10 +27,19 @@ class Spool:
     """The content of one file: *base_size* bytes of its base version, and what was changed since.
 
     *directory* is created when it is missing.  A file that is not *lasting* has no name, so the
-    kernel frees it with the process.  Errors: `NoSpaceError`, `CacheError`.
+    kernel frees it with the process.  While the disk *hangs* it is left alone, and every use is an
+    error.  Errors: `NoSpaceError`, `CacheError`.
     """
 
-    def __init__(self, directory: Path, base_size: int, *, lasting: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        base_size: int,
+        *,
+        lasting: bool = True,
+        hangs: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._hangs = hangs
         self._file, self.path = _new_file(directory)
         self.lasting = lasting
         if not lasting:
@@ -74,6 +84,7 @@ class Spool:
         """
         if not data:
             return
+        self._check_answering()
         try:
             # Space is reserved first, because a write that fails half-way cannot be taken back.
             os.posix_fallocate(self._file, offset, len(data))
@@ -92,6 +103,7 @@ class Spool:
         if size == self.size:
             return
         if size < self.size:
+            self._check_answering()
             try:
                 self._cut(size)
             except OSError as error:
@@ -105,6 +117,7 @@ class Spool:
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes of a `Held` piece, or of a part of one.  Errors: `CacheError`."""
+        self._check_answering()
         parts = []
         try:
             while start < stop and (part := os.pread(self._file, stop - start, start)):
@@ -136,16 +149,20 @@ class Spool:
 
     def close(self) -> None:
         """Forget everything.  Closing again does nothing."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        file, self._file = self._file, -1
+        if file >= 0 and not self._hangs():
+            os.close(file)
             if not self._kept:
                 self._remove()
 
     def _remove(self) -> None:
-        if self.lasting:
+        if self.lasting and not self._hangs():
             with suppress(OSError):  # somebody has cleared the directory away
                 self.path.unlink()
+
+    def _check_answering(self) -> None:
+        if self._hangs():
+            raise CacheError("the local disk does not answer")
 
     def _cut(self, size: int | None = None) -> None:
         """Free what the spool's file has beyond *size*, by default the file's size."""

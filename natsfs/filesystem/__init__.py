@@ -126,6 +126,7 @@ class Filesystem:
             await self.recovery.adopt(self.mounted.journal.parent)
         nursery.start_soon(self.entries.learn_space)
         nursery.start_soon(self.mounted.purger.run)
+        nursery.start_soon(self.mounted.journal.run)
         nursery.start_soon(self.unsaved.run)
         nursery.start_soon(self.times.run)
         nursery.start_soon(self.claims.run)

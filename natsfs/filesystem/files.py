@@ -14,6 +14,7 @@ import stat
 from dataclasses import replace
 
 from natsfs.data.reader import VersionReader
+from natsfs.data.spool import Spool
 from natsfs.errors import (
     BadHandle,
     BucketNotFoundError,
@@ -129,11 +130,13 @@ class Files:
         back, later.  Errors: of `commit`."""
         handle.heard_of()
         if handle.commits:
+            await self._m.journal.disk.ready()
             await self._unsaved.close(handle.file)
 
     async def fsync(self, handle: FileHandle) -> None:
         """Commit, whoever wrote.  Errors: of `commit`."""
         handle.heard_of()
+        await self._m.journal.disk.ready()
         await self._unsaved.sync(handle.file)
 
     async def release(self, handle: FileHandle) -> None:
@@ -163,6 +166,8 @@ class Files:
         file = handle.file
         handle.heard_of()
         handle.was_read = True
+        if isinstance(file.content, Spool):
+            await self._m.journal.disk.ready()
 
         def stream() -> VersionReader:
             if handle.stream is None:
@@ -190,6 +195,7 @@ class Files:
             raise BadHandle("not open for writing")
         file = handle.file
         handle.heard_of()
+        await self._m.journal.disk.ready()
         await self._unsaved.before_change(file)
         await self._contents.room(file)
         leaf, end, start = file.leaf, file.size, offset
@@ -219,6 +225,7 @@ class Files:
         if not isinstance(node, Leaf):
             raise IsADirectory("a directory cannot be truncated")
         self._m.check_writable()
+        await self._m.journal.disk.ready()
         file = handle.file if handle is not None else self._acquire(node)
         while await self._contents.settled(file):
             file = handle.file if handle is not None else self._acquire(node)

@@ -246,6 +246,7 @@ class Unsaved:
 
     async def _commit_or_keep(self, file: OpenFile) -> NatsfsError | None:
         """Commit *file*; what prevents it is logged and given back."""
+        await self._m.journal.disk.ready()
         promised = file.entry is not None and file.entry.closed
         try:
             await self._commits.commit(file)

@@ -92,7 +92,7 @@ def _compose(
         reservations=Reservations(),
         tree=config.tree,
         root=PurePosixPath(config.directory),
-        journal=Journal(run, store.timeout, lambda: cache.hangs),
+        journal=Journal(run, store.timeout, cache),
         writeback=config.writeback,
         tree_directory=config.cache.directory,
         read_only_mount=config.read_only,

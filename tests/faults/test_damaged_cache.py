@@ -13,15 +13,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from tests.mount.conftest import Mounter, bucket, environment, mount, mounter, nats_url
+from natsfs.data.cache import READ_DEADLINE
+from natsfs.data.disk import REST
+from tests.mount.conftest import Mounter, bucket, environment, mount, mounter, nats_url, py
+from tests.mount.foreign import ForeignClient
 from tests.mount.mounting import Mount, natsfs_command, refused, run, wait_until
 
 from .objects import lines_with, put, visit
@@ -457,6 +461,82 @@ def test_disk_that_hangs(
         assert len(lines_with(mounted, "pauses")) <= 2
     finally:
         bound.send_signal(signal.SIGCONT)
+
+
+#: Seconds that a write may wait for a disk that hangs, on a busy machine: it is given up after 2.
+GIVEN_UP = 8.0
+
+#: Writes a file in pieces, overwrites a part of another one, and says what that came to.
+WRITER = """
+import os, sys
+top = sys.argv[1]
+with open(f"{top}/written", "wb", buffering=0) as file:
+    for _ in range(3):
+        file.write(b"piece" * 20000)
+print("written")
+try:
+    with open(f"{top}/blocks", "r+b", buffering=0) as file:
+        file.seek(100)
+        file.write(b"changed")
+    print("changed")
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["nothing is open", "a file is half written"])
+def test_a_write_to_a_disk_that_hangs(
+    half: bool,
+    mounter: Mounter,
+    bodies: dict[str, bytes],
+    cache: Path,
+    bound: subprocess.Popen[bytes],
+    py: ForeignClient,
+) -> None:
+    """E, W7: who writes to a disk that hangs since nobody uses it waits for seconds and goes on
+    without it; what the disk alone has is an error; nobody else waits, and all is well when it
+    answers again."""
+    mounted = mounter("--cache-dir", str(cache))
+    mounted.expect_trouble("WARNING.*(the cache .* pauses|journal|local disk)|ERROR.*local disk")
+    top = mounted.directory
+    (top / "before").write_bytes(b"before")  # so there is a journal
+    with ExitStack() as stack:
+        spooled = stack.enter_context(open(top / "large", "r+b", buffering=0))
+        if half:
+            spooled.write(b"changed")
+        time.sleep(2 * REST)  # for so long nobody uses the disk
+        bound.send_signal(signal.SIGSTOP)
+        stack.callback(bound.send_signal, signal.SIGCONT)
+        command = [sys.executable, "-c", WRITER, str(top)]
+        begin = time.monotonic()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            while writer.poll() is None:
+                asked = time.monotonic()
+                os.getxattr(top / "small", "user.nats.nuid")  # which the kernel does not keep
+                assert time.monotonic() - asked < READ_DEADLINE
+                assert asked - begin < GIVEN_UP
+            assert writer.stdout is not None
+            assert writer.stdout.read() == f"written\n{os.strerror(errno.EIO)}\n"
+        assert py.get("written") == b"piece" * 60000
+        if half:
+            with pytest.raises(OSError, match="Input/output"):
+                spooled.write(b"more")
+        bound.send_signal(signal.SIGCONT)
+        wait_until(lambda: works(top / "blocks"), "the disk is used again")
+    assert_works(mounted)
+    assert py.get("blocks") == b"again" + bodies["blocks"][5:]
+    assert py.get("large")[7:] == bodies["large"][7:]
+    assert len(lines_with(mounted, "journal cannot be written")) == 1
+
+
+def works(path: Path) -> bool:
+    """Whether a file can be changed in the middle, for which the disk is needed."""
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            file.write(b"again")
+    except OSError:
+        return False
+    return True
 
 
 # -- limits of the daemon -------------------------------------------------------------------------

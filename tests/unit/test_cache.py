@@ -508,6 +508,34 @@ def test_hanging_disk_is_a_miss(
     in_time(main)
 
 
+@pytest.mark.expects_log("pauses: no answer")
+def test_a_disk_that_answers_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """E: a disk that has given all its answers does not hang any more, also if more was wanted of
+    it than there are threads."""
+    answer = threading.Event()
+
+    def hang(*_: object) -> Look:
+        answer.wait(30)
+        return Look()
+
+    async def main(clock: trio.testing.MockClock) -> None:
+        cache = cache_in(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(SegmentFiles, "read", hang)
+            async with trio.open_nursery() as nursery:
+                for number in range(10):
+                    nursery.start_soon(get, cache, version(f"{number}"))
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                clock.jump(READ_DEADLINE + 0.1)
+        assert cache.hangs
+        answer.set()
+        with trio.fail_after(5):
+            while cache.hangs:  # noqa: ASYNC110  (nothing tells)
+                await trio.sleep(0.01)
+
+    in_time(main)
+
+
 async def test_vanished_directory_is_made_again(tmp_path: Path) -> None:
     """E: somebody who empties the cache directory under a mount does no harm."""
     cache = cache_in(tmp_path / "cache")

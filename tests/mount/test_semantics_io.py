@@ -23,7 +23,7 @@ import pytest
 
 from .conftest import Mounter
 from .foreign import ForeignClient
-from .mounting import Mount, refused, shows, wait_until
+from .mounting import Mount, refused, run, shows, wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.timeout(120)]
 
@@ -247,6 +247,35 @@ def test_handles_see_each_other(directory: Path) -> None:
         os.pwrite(one.fileno(), b"!", 20_000)
         assert os.fstat(two.fileno()).st_size == path.stat().st_size == 20_001
     assert path.read_bytes()[9000:9005] == b"world"
+
+
+@pytest.mark.parametrize("size", [1000, 700_000])
+def test_closed_by_children(mount: Mount, py: ForeignClient, size: int) -> None:
+    """W1, W2: a child that ends closes the descriptor that it inherited.  That stores what was
+    written by then, as a close does: others see that, whole, and in the end everything, once."""
+    pieces = [bytes([number]) * size for number in range(6)]
+    with open(mount.directory / "f", "wb", buffering=0) as file:
+        for number, piece in enumerate(pieces):
+            file.write(piece)
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+            assert py.get("f") == b"".join(pieces[: number + 1])
+            assert os.fstat(file.fileno()).st_size == size * (number + 1)
+    assert py.get("f") == b"".join(pieces)
+    assert (mount.directory / "f").read_bytes() == b"".join(pieces)
+
+
+def test_written_back_beside_children(mounter: Mounter, py: ForeignClient) -> None:
+    """W8, W2: with writeback a small file is stored once, when its last descriptor is closed."""
+    mount = mounter("-o", "writeback")
+    before = py.api("STREAM.INFO")["state"]["last_seq"]
+    script = f"{{ for i in 1 2 3 4 5 6; do echo $i; /bin/true; done; }} >'{mount.directory}/log'"
+    run(["bash", "-c", script]).check()
+    mount.stop()
+    assert py.get("log") == b"1\n2\n3\n4\n5\n6\n"
+    assert py.api("STREAM.INFO")["state"]["last_seq"] == before + 2  # a chunk and a meta
 
 
 def test_parallel_writers_of_many_files(directory: Path) -> None:

@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 #: misses blocks then, and costs no more memory than this.
 WRITE_BEHIND = 32 * 1024 * 1024
 
+#: Bytes that wait when the disk is too slow to be waited for: the kernel then takes blocks into its
+#: memory, as far as it has some, and the cache misses fewer of them.
+TOO_SLOW = WRITE_BEHIND // 2
+
 #: Bytes that are worth the way to a thread at once; fewer wait `GATHER` seconds for more, since
 #: what is read here and there comes in pieces of 128 KiB, each of which takes 0.4 ms.
 ENOUGH = 2 * 1024 * 1024
@@ -98,7 +102,7 @@ class WriteBehind:
             self._writing += len(kept[-1].data)
         self._size -= self._writing
         try:
-            await self._cache.put(kept)
+            await self._cache.put(kept, direct=self._size < TOO_SLOW)
         finally:
             self._writing = 0
 

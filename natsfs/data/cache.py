@@ -140,15 +140,17 @@ class BlockCache:
         self._known.learn(version, look)
         return Cached(data, look.found) if look.found else None
 
-    async def put(self, kept: Sequence[Kept]) -> None:
-        """Keep some blocks if there is room and the disk works, for the price of one thread.
+    async def put(self, kept: Sequence[Kept], *, direct: bool = True) -> None:
+        """Keep some blocks if there is room and the disk works, for the price of one thread.  If
+        *direct*, large ones are on the disk when this returns, and not in the kernel's memory.
 
         May be cancelled: each block is then there or not.
         """
         kept = [one for one in kept if len(one.data) <= self._config.max_bytes]
         if not kept or self._writing.active():
             return
-        more = await self._guarded(partial(self._write, kept), WRITE_DEADLINE, self._writing)
+        work = partial(self._write, kept, direct=direct)
+        more = await self._guarded(work, WRITE_DEADLINE, self._writing)
         if more is None:
             return
         if more:
@@ -185,11 +187,12 @@ class BlockCache:
         work = partial(self._files.discard, bucket_identity, nuid)
         await self._guarded(work, WRITE_DEADLINE, self._writing)
 
-    def _write(self, kept: Sequence[Kept]) -> list[int]:
+    def _write(self, kept: Sequence[Kept], *, direct: bool) -> list[int]:
         """What each of *kept* takes up; fewer if the disk has too little free space."""
         more: list[int] = []
         for one in kept:
-            cost = self._files.write(one.version, one.first, one.data, self._config.min_free)
+            where = one.version, one.first, one.data
+            cost = self._files.write(*where, self._config.min_free, direct=direct)
             if cost is None:
                 break
             more.append(cost)

@@ -10,10 +10,12 @@ Everything here is synchronous file work for threads, and raises `OSError` when 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xxhash import xxh3_64_intdigest
@@ -33,6 +35,16 @@ _LINE = struct.Struct("<Q")
 #: Bytes in which file systems hand out space.  Blocks begin at a multiple of it, except the only
 #: one of a small object, which would otherwise cost twice.
 _PAGE = 4096
+
+
+#: Moves bytes between a buffer and a place in a file, and says how many.
+Transfer = Callable[[int, memoryview, int], int]
+
+#: Bytes that are worth a way past the kernel's page cache.  Whoever reads has them in the pages of
+#: the mount, and pages of the file cost more than all else that is done for the cache: writing a
+#: MiB takes 0.2 ms of processor time with them (1 to 2 in a virtual machine that asks its host for
+#: the memory first) and 0.05 without, reading one 0.4 (cold) and 0.05.
+DIRECT_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +161,34 @@ def write_header(file: int, segment: Segment) -> bool:
     return found in (b"", header)
 
 
-def write_blocks(file: int, segment: Segment, part: range, data: memoryview) -> None:
-    """Write *part* of the blocks, first their bytes, *data*, and then that they are there."""
+def write_blocks(
+    file: int, segment: Segment, part: range, data: memoryview, *, direct: bool
+) -> None:
+    """Write *part* of the blocks, first their bytes, *data*, and then that they are there; if
+    *direct*, without the kernel's page cache where that can be done."""
     lines = b"".join(map(_LINE.pack, _checksums(segment.version, part, data)))
-    _write_all(file, data, segment.place(part.start))
+    place = segment.place(part.start)
+    done = _past_memory(file, os.pwrite, data, place) if direct else 0
+    _write_all(file, data[done:], place + done)
     _write_all(file, memoryview(lines), segment.line(part.start))
+
+
+def _past_memory(file: int, transfer: Transfer, data: memoryview, offset: int) -> int:
+    """How many bytes *transfer* has moved between *data* and *file* without the page cache of the
+    kernel: all whole pages where they are many and it can be done, else none."""
+    whole = len(data) - len(data) % _PAGE
+    if whole < DIRECT_BYTES or offset % _PAGE:
+        return 0
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT)
+        return transfer(file, data[:whole], offset)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # this file system, or this buffer, cannot
+            raise
+        return 0
+    finally:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags)
 
 
 def _write_all(file: int, data: memoryview, offset: int) -> None:
@@ -164,10 +199,14 @@ def _write_all(file: int, data: memoryview, offset: int) -> None:
 
 def _read_all(file: int, into: memoryview, offset: int) -> int:
     """How many bytes of *into* were filled before the file ended."""
-    filled = 0
+    filled = _past_memory(file, _pread, into, offset)
     while filled < len(into) and (count := os.preadv(file, [into[filled:]], offset + filled)):
         filled += count
     return filled
+
+
+def _pread(file: int, into: memoryview, offset: int) -> int:
+    return os.preadv(file, [into], offset)
 
 
 def runs(indices: Sequence[int]) -> Iterator[range]:

@@ -92,13 +92,22 @@ class SegmentFiles:
             self._look_around(version, look)
         return look
 
-    def write(self, version: Version, first: int, data: memoryview, min_free: float) -> int | None:
+    def write(
+        self,
+        version: Version,
+        first: int,
+        data: memoryview,
+        min_free: float,
+        *,
+        direct: bool = True,
+    ) -> int | None:
         """Store the blocks from *first* on, as many as *data* has, and return how many more bytes
-        are used by that; None if the disk has too little free space."""
+        are used by that; None if the disk has too little free space.  If *direct*, large writes
+        wait for the disk instead of filling the kernel's page cache."""
         start, used = version.start(first), 0
         for segment, part in segments_of(version, version.blocks(start, start + len(data))):
             piece = data[version.start(part.start) - start : version.start(part.stop) - start]
-            more = self._write(segment, part, piece, min_free)
+            more = self._write(segment, part, piece, min_free, direct=direct)
             if more is None:
                 return None
             used += more
@@ -192,7 +201,7 @@ class SegmentFiles:
                 look.there[number] = self._read(segment, range(0), memoryview(b""), [])
 
     def _write(
-        self, segment: Segment, part: range, data: memoryview, min_free: float
+        self, segment: Segment, part: range, data: memoryview, min_free: float, *, direct: bool
     ) -> int | None:
         path = self.root / segment.file_name
         if not self._is_safe() or not path.parent.exists():
@@ -202,7 +211,7 @@ class SegmentFiles:
         if _missing_space(path.parent, min_free) > 0:
             return None
         try:
-            while (more := _write(path, segment, part, data)) is None:
+            while (more := _write(path, segment, part, data, direct=direct)) is None:
                 _remove(path)
         except OSError:
             # It may be half written, and on a full disk every byte counts.
@@ -294,7 +303,9 @@ def named(bucket_identity: str, nuid: str) -> str:
     return version_hash(bucket_identity, nuid).hex()[:40]
 
 
-def _write(path: Path, segment: Segment, part: range, data: memoryview) -> int | None:
+def _write(
+    path: Path, segment: Segment, part: range, data: memoryview, *, direct: bool
+) -> int | None:
     """Write blocks and return how many more bytes are used by that; None if another's file is in
     the way."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -303,7 +314,7 @@ def _write(path: Path, segment: Segment, part: range, data: memoryview) -> int |
         before = _disk_cost(os.fstat(file))
         if not write_header(file, segment):
             return None
-        write_blocks(file, segment, part, data)
+        write_blocks(file, segment, part, data, direct=direct)
         return _disk_cost(os.fstat(file)) - before
     finally:
         os.close(file)

@@ -2,16 +2,21 @@
 
 The allocator gives memory of this size back to the kernel as soon as it is free, and gets it again
 page by page, which costs twice what receiving into it does: 100 MiB of batches took 89 ms of
-processor time with fresh buffers and 39 ms with memory that is kept.
+processor time with fresh buffers and 39 ms with memory that is kept.  So buffers are the kernel's
+own pages, huge ones where it has them, and begin where direct I/O wants it: to fill 64 MiB of new
+buffers of 4 MiB takes 4 ms with huge pages, 23 with small ones, and 27 in a bytearray; and to give
+a MiB of huge pages to the kernel takes 0.11 ms instead of 0.23.
 
 Concurrency: synchronous, for one thread.  Others may hold buffers, not ask for them.
 """
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 #: Bytes of buffers that are remembered, in use or not: what two streams that are read have ahead of
 #: them and under way (8 MiB each), what they have just passed, and what waits for the block cache.
@@ -26,15 +31,29 @@ LOOKS = 8
 SMALL_STEP = 16 * 1024
 LARGE_STEP = 128 * 1024
 
+#: The smallest buffer that may be in huge pages: one of them, on the usual machines.
+HUGE_BYTES = 2 * 1024 * 1024
+
 #: What `sys.getrefcount` says of a buffer that nobody else refers to, not even by a memoryview:
 #: the shelf's reference, the variable's, and the argument's.
 _UNUSED = 3
 
 
-class Arena(bytearray):
+class Arena(mmap.mmap):
     """A buffer that payloads fill one after the other, *filled* bytes of it so far."""
 
     filled = 0
+
+    def __new__(cls, size: int) -> Arena:
+        """One of *size* bytes, at least one.  Errors: `MemoryError`."""
+        try:
+            arena = super().__new__(cls, -1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise MemoryError(f"no {size} bytes for a buffer: {error}") from error
+        if size >= HUGE_BYTES:
+            with suppress(OSError):  # a kernel without huge pages
+                arena.madvise(mmap.MADV_HUGEPAGE)
+        return arena
 
     def claim(self, size: int) -> memoryview | None:
         """The next *size* bytes, None where there are not so many left."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from natsfs.store.buffers import KEPT_BYTES, LARGE_STEP, Arena, Shelf, joined
 
 
@@ -46,6 +48,12 @@ def test_an_arena_fills_up() -> None:
     assert arena[:6] == b"onetwo"
     assert arena.claim(len(arena)) is None
     assert arena.filled == 6
+
+
+def test_no_memory() -> None:
+    """E: a buffer that cannot be had is want of memory, which callers know how to fail with."""
+    with pytest.raises(MemoryError):
+        Arena(1 << 60)
 
 
 def test_joined() -> None:

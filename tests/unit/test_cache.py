@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import resource
@@ -20,6 +21,7 @@ from natsfs.data import segment
 from natsfs.data.cache import FRESH, PAUSE, READ_DEADLINE, BlockCache, Kept
 from natsfs.data.segments import Look, SegmentFiles
 from natsfs.data.version import Version
+from natsfs.store.buffers import Arena
 
 BLOCK = 8192
 #: What a version of one block takes up: its header needs a third unit of 4 KiB.
@@ -119,6 +121,40 @@ async def test_large_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
     assert len(files(tmp_path)) == 3
     expected = [None, None, *map(block, range(2, 9)), None, None]
     assert await get_all(cache if fresh else cache_in(tmp_path), which) == expected
+
+
+@pytest.mark.parametrize("buffer", ["arena", "odd"])
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("direct", [True, False])
+async def test_large_writes_and_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: bool, refused: bool, buffer: str
+) -> None:
+    """R4: large stretches go past the page cache where the disk and the buffer allow that, to the
+    last odd byte, and are the same bytes where they do not."""
+    monkeypatch.setattr(segment, "DIRECT_BYTES", 4 * BLOCK)
+    calls: list[int] = []
+
+    def counted(file: int, command: int, flags: int = 0) -> int:
+        calls.append(command)
+        if refused and command == fcntl.F_SETFL and flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return plain(file, command, flags)
+
+    plain = fcntl.fcntl
+    monkeypatch.setattr(fcntl, "fcntl", counted)
+    which = Version("bucket", "nuid", 21 * BLOCK + 777, BLOCK)
+    body = (b"".join(map(block, range(22))))[: which.size]
+    arena = Arena(which.size + 1)
+    data = memoryview(arena)[1:] if buffer == "odd" else memoryview(arena)[: which.size]
+    data[:] = body
+    cache = cache_in(tmp_path)
+    await cache.put([Kept(which, 0, data)], direct=direct)
+    assert bool(calls) == direct
+    found = await cache_in(tmp_path).read(which, range(22))
+    assert found is not None
+    assert list(found.found) == list(range(22))
+    assert bytes(found.data) == body
+    assert fcntl.F_SETFL in calls
 
 
 async def test_what_is_surely_missing_is_known(tmp_path: Path) -> None:

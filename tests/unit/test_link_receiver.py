@@ -95,13 +95,13 @@ def test_large_payload_is_received_in_place() -> None:
 @given(st.lists(st.sampled_from([0, 5, 500, 8192, 70_000]), max_size=8), st.data())
 def test_lent_buffers(lengths: list[int], data: st.DataObject) -> None:
     """Payloads of every size, however they come, land in the buffer that was lent for them."""
-    arena, incoming = Arena(sum(lengths)), Receiver()
+    arena, incoming = Arena(max(sum(lengths), 1)), Receiver()
     incoming.lend = lambda _subject, size: arena.claim(size)
     payloads = [filler(length) for length in lengths]
     wire = b"".join(b"MSG a 1 %d\r\n%b\r\n" % (len(p), p) for p in payloads)
     sizes = data.draw(st.lists(st.integers(1, 70_000), max_size=40))
     events = feed(incoming, wire, sizes)
-    assert bytes(arena) == b"".join(payloads)
+    assert arena[: arena.filled] == b"".join(payloads)
     assert [event.data for event in events if isinstance(event, Message)] == payloads
 
 

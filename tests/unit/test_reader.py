@@ -556,19 +556,25 @@ async def test_short_answer_is_an_error(tmp_path: Path) -> None:
 
 
 async def test_slow_disk_delays_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R4: blocks are written behind the reader's back, and dropped if too many wait."""
+    """R4: blocks are written behind the reader's back, into the kernel's memory if many wait, and
+    dropped if too many do."""
     store, data = await observed(), pattern(4 * MIB)
     info = await stored(store, data)
     disk = trio.Event()
     kept: list[int] = []
+    waited_for: list[bool] = []
 
-    async def slow(_: BlockCache, some: list[Kept]) -> None:
+    async def slow(_: BlockCache, some: list[Kept], *, direct: bool) -> None:
+        waited_for.append(direct)
         await disk.wait()
         kept.extend(len(one.data) for one in some)
 
     monkeypatch.setattr(BlockCache, "put", slow)
     monkeypatch.setattr("natsfs.data.behind.WRITE_BEHIND", MIB)
+    monkeypatch.setattr("natsfs.data.behind.ENOUGH", MIB // 4)
+    monkeypatch.setattr("natsfs.data.behind.TOO_SLOW", 1)
     async with reading(store, tmp_path) as shared:
         assert await read_through(shared.open(info), info.size) == data
         disk.set()
     assert 0 < sum(kept) <= MIB
+    assert waited_for[-1] and not all(waited_for)

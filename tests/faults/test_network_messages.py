@@ -83,7 +83,7 @@ def rename(flags: int) -> Callable[[Path], object]:
 CHANGES = {
     "small put": Change(
         lambda directory: (directory / "f").write_bytes(SMALL_BODY),
-        (Phase("C"), Phase("C", 2), Phase("M")),
+        (Phase("C", answered=False), Phase("C", 2, answered=False), Phase("M")),
         {"f": SMALL_BODY},
     ),
     "streaming put": Change(
@@ -92,7 +92,10 @@ CHANGES = {
         {"f": LARGE_BODY},
     ),
     "rewrite": Change(
-        rewrite, (Phase("C"), Phase("M")), {"f": REWRITTEN}, before={"f": SMALL_BODY}
+        rewrite,
+        (Phase("C", answered=False), Phase("M")),
+        {"f": REWRITTEN},
+        before={"f": SMALL_BODY},
     ),
     "unlink": Change(
         lambda directory: (directory / "a").unlink(),

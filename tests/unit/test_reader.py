@@ -577,4 +577,5 @@ async def test_slow_disk_delays_no_reader(tmp_path: Path, monkeypatch: pytest.Mo
         assert await read_through(shared.open(info), info.size) == data
         disk.set()
     assert 0 < sum(kept) <= MIB
-    assert waited_for[-1] and not all(waited_for)
+    assert waited_for[-1]
+    assert not all(waited_for)

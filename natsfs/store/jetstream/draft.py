@@ -232,6 +232,7 @@ class JetStreamDraft(Draft):
                 raise
             # Another writer came between, or answers are lost: one step after the other.
             return await self._conclude([meta], place, lost=True)
+        self._chunks.chained(revision)
         return self._committer.stored([meta], [revision])
 
     async def _conclude(

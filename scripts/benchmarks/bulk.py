@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,13 +12,16 @@ from pathlib import Path
 from .bench import Bench
 from .competitors import competitors, entry
 from .figures import Figure, Target
-from .filesystems import FileSystem, Local, Natsfs
+from .filesystems import FileSystem, Local, Natsfs, Writeback
 from .mounting import memory
 from .race import Contest, Contestant
 from .stored import BIG, CPU, PLAIN, RANDOM_SIZE, Stored, offsets
 from .timing import MIB, latency, per_mib, rate, seconds
 
 GIB = 1 << 30
+
+#: Until the server has all that was written, whatever close said before.
+_STORED = "until stored"
 
 #: What cp, dd and most programs give to read and write.
 _STEP = MIB
@@ -58,10 +62,11 @@ def reread(bench: Bench) -> Contest:
 
 
 def sequential_write(bench: Bench) -> Contest:
-    """Write one large file, until close returns, and until fsync and close have."""
+    """Write one large file, until close returns, until fsync and close have, until it is stored."""
     size = bench.scaled(GIB)
     targets = (Target(0.8, PLAIN),)
-    figures = (Figure("to close", "MB/s", targets), Figure("to fsync", "MB/s", targets), CPU)
+    rates = (Figure("to close", "MB/s", targets), Figure("to fsync", "MB/s", targets))
+    figures = (*rates, Figure(_STORED, "MB/s"), CPU)
     stored = Stored(bench, size)
     clients = (
         Contestant(PLAIN, stored.publish),
@@ -69,7 +74,8 @@ def sequential_write(bench: Bench) -> Contest:
         Contestant("Go put", stored.go_put, stored.go.build),
     )
     source = bench.scratch.payload(size)
-    own, *others = competitors(bench, lambda fs: _write_twice(fs, source), extra=(Local(bench),))
+    extra = (Writeback(bench), Local(bench))
+    own, *others = competitors(bench, lambda fs: _write_twice(fs, source), extra=extra)
     return Contest(figures, (own, *clients, *others))
 
 
@@ -172,13 +178,14 @@ def _write_twice(fs: FileSystem, source: Path) -> dict[str, float]:
     with fs.mounted(fresh=True) as directory:
         target = directory / BIG
         for figure, sync in (("to fsync", True), ("to close", False)):
-            spent = fs.cpu()
+            spent, begin = fs.cpu(), time.perf_counter()
             found[figure] = rate(size, partial(_write, target, source, sync=sync))
             fs.settle()
+            found[_STORED] = size / 1e6 / (time.perf_counter() - begin)
             found[CPU.name] = per_mib(fs.cpu() - spent, size)
             target.unlink()
     if isinstance(fs, Local):
-        del found[CPU.name]
+        del found[CPU.name], found[_STORED]
     return found
 
 

@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from natsfs.cli.places import control_directory
+from natsfs.control import ask, socket_path
+
 from .bench import Bench, natsfs_command
 from .interrupts import unbroken
 from .mounting import Daemon, Mount, cpu, wait_until
@@ -127,6 +130,25 @@ class Natsfs(FileSystem):
 
     def chill(self) -> None:
         self.bench.server.chill()
+
+
+class Writeback(Natsfs):
+    """natsfs on a bucket of its own, with a `close` that waits for the local disk alone (W8)."""
+
+    name = "natsfs writeback"
+    note = "--writeback: close returns before anything is uploaded, fsync afterwards"
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--writeback"]
+
+    def settle(self) -> None:
+        # What the mount has told the kernel is in its journal.
+        wait_until(self._stored, f"upload by {self.name}", _UPLOAD, every=0.01)
+
+    def _stored(self) -> bool:
+        path = socket_path(control_directory(self.bench.env), self.directory)
+        status = ask(path, "status")
+        return not status["pending"] and not status["journal"]
 
 
 class Local(FileSystem):

@@ -16,9 +16,11 @@ import trio
 from natsfs.errors import BucketNotFoundError, NatsfsError, NotFoundError, WrongRevision
 from natsfs.filesystem.arrivals import Arrivals
 from natsfs.filesystem.foreign_renames import ForeignRenames
+from natsfs.filesystem.history import History
 from natsfs.filesystem.recollection import Recollection
 from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.state import Mounted
+from natsfs.filesystem.telling import Telling
 from natsfs.store.model import (
     BucketStatus,
     CaughtUp,
@@ -42,10 +44,6 @@ WATCH_RETRY = 1.0
 #: Seconds that the watch waits for a commit of this mount to end before it goes on with other
 #: names: an echo is ahead of the acknowledgement by less than a millisecond as a rule.
 ECHO = 0.2
-
-#: Seconds to wait for the watch to tell of what was read at the leader.  It takes a round trip on a
-#: machine that is not overloaded; longer only when the meta was purged meanwhile.
-CATCH_UP = 5.0
 
 
 class Intake:
@@ -75,14 +73,10 @@ class Intake:
         #: Called with every meta that the watch brings, and whenever the watch begins.
         self.on_meta: Callable[[ObjectInfo], None] = lambda info: None
         self.on_restart: Callable[[], None] = lambda: None
-        #: Up to which revision the watch was taken in, but for what was put off.
-        self._taken = 0
-        #: Up to which revision the watch has told of all other names, and when it goes on.
-        self._told = 0
-        self._telling = trio.Event()
-        #: How many handlers wait for that, and what `follow` does not wait for while they do.
-        self._awaited = 0
-        self._waiting = trio.CancelScope()
+        #: Called with subjects that the leader is to be asked for.
+        self.on_doubt: Callable[[set[str]], None] = lambda subjects: None
+        self._telling = Telling()
+        self._history = History(mounted)
         mounted.reservations.on_release = self._take_deferred
 
     async def follow(
@@ -105,7 +99,7 @@ class Intake:
                                 self._recollection.note(event)
                             complete = isinstance(event, CaughtUp) and not started
                             if complete and not await self._recollection.prove():
-                                self._told = self._taken = 0
+                                self._telling.begin_anew()
                                 self._round.cancel()
                                 break
                             if started or not self._load(event):
@@ -135,7 +129,7 @@ class Intake:
         if info.subject in self._m.malformed or not self._m.namespace.load(info):
             return False
         self._mark_seen(info.subject)
-        self._taken = self._told = max(self._told, info.revision)
+        self._telling.loaded(info.revision)
         self.on_meta(info)
         return True
 
@@ -147,28 +141,27 @@ class Intake:
         that is under way waits for its end for the same reason.  After `ECHO` it is put off, and so
         are others until that has ended: a long upload does not keep the mount from following.
 
-        A handler that waits for the watch (`_delivered`) holds the reservation of a name, and the
+        A handler that waits for the watch (`refresh`) holds the reservation of a name, and the
         kernel's lock of a directory in which names are to be forgotten.  So nothing waits for
         either meanwhile.
         """
         if isinstance(event, Updated):
             # Before the wait: who waits to be told of this holds the reservation of its name.
-            self._tell(event.info.revision)
-            held = self._m.reservations.covers(event.info.name)
-            if held and not self._deferred and not self._awaited:
-                with trio.move_on_after(ECHO) as self._waiting:
-                    await self._m.reservations.released(event.info.name)
+            self._telling.tell(event.info.revision)
+            name = event.info.name
+            held = self._m.reservations.covers(name)
+            if held and not self._deferred and not self._telling.awaited:
+                await self._telling.wait(lambda: self._m.reservations.released(name), ECHO)
         self._dispatch(event)
         if not isinstance(event, Restarted | Resumed):
-            self._taken = max(self._taken, event.revision)
-        if self._m.notifier.behind and not self._awaited:
-            with trio.CancelScope() as self._waiting:
-                await self._m.notifier.delivered()
+            self._telling.taken = max(self._telling.taken, event.revision)
+        if self._m.notifier.behind and not self._telling.awaited:
+            await self._telling.wait(self._m.notifier.delivered)
 
     def taken_in(self) -> int:
         """Up to which revision everything is in the tree; 0 when that is not known now."""
         waiting = self._seen is not None or not self._m.live or self._deferred or self._missed
-        return 0 if waiting else self._taken
+        return 0 if waiting else self._telling.taken
 
     async def complete(self) -> None:
         """Wait until the watch has brought all that the bucket holds."""
@@ -252,7 +245,7 @@ class Intake:
         except NotFoundError:
             current = None
         if current is not None:
-            await self._delivered(current.revision)
+            await self._telling.reach(current.revision, lambda: self._m.live)
         if known != self._m.namespace.last_revision(subject):
             return  # Something newer came in while this was on its way.
         uncovered = current is not None and current.revision < known
@@ -269,29 +262,6 @@ class Intake:
             self._m.malformed.pop(subject, None)
             self._arrivals.vanish(subject)
 
-    async def _delivered(self, revision: int) -> None:
-        """Wait until the watch has told of everything up to *revision*, as long as it is alive.
-
-        A meta that was purged again before it was delivered never comes: `CATCH_UP` bounds that.
-        """
-        if self._told >= revision:
-            return
-        self._awaited += 1
-        self._waiting.cancel()
-        try:
-            with trio.move_on_after(CATCH_UP) as scope:
-                while self._m.live and self._told < revision:
-                    await self._telling.wait()
-        finally:
-            self._awaited -= 1
-        if scope.cancelled_caught:
-            log.info("the watch has told up to %d and not of revision %d", self._told, revision)
-
-    def _tell(self, revision: int) -> None:
-        self._told = max(self._told, revision)
-        self._telling.set()
-        self._telling = trio.Event()
-
     def _dispatch(self, event: WatchEvent) -> None:
         match event:
             case Restarted(created_ns):
@@ -301,6 +271,8 @@ class Intake:
                 self._created_ns = created_ns
                 self.on_restart()
             case Updated(info):
+                if self._seen is not None and not self._from_nothing:
+                    self._history.note(info)
                 if self._m.reservations.covers(info.name):
                     self._mark_seen(info.subject)
                     self._deferred.append(info)
@@ -308,16 +280,17 @@ class Intake:
                     self.take(info)
             case Malformed():
                 self._malformed(event)
-                self._tell(event.revision)
+                self._telling.tell(event.revision)
             case CaughtUp():
                 self._sweep(event.revision)
-                self._tell(event.revision)
+                self._telling.tell(event.revision)
 
     def _restart(self, created_ns: int) -> None:
         if self._created_ns not in (0, created_ns):
             self._start_anew()
         self._created_ns = created_ns
         self._seen = set()
+        self._history.begin(self._telling.taken)
         namespace = self._m.namespace
         self._from_nothing = not (len(namespace) or len(namespace.graves) or self._m.malformed)
         # Until all is compared the kernel is to ask for everything anew.
@@ -347,8 +320,12 @@ class Intake:
 
     def _sweep(self, revision: int) -> None:
         """The watch delivered everything there is up to *revision*: what it left out is gone."""
+        if self._seen is not None and self._history.is_another(revision):
+            self._set_back()
+            return
         seen, self._seen = self._seen, None
         if seen is not None and not self._from_nothing:
+            self.on_doubt(self._history.doubtful(revision))
             for subject in set(self._m.namespace.subjects()) - seen:
                 self._sweep_away(subject, revision)
             for subject in set(self._m.malformed) - seen:
@@ -387,9 +364,17 @@ class Intake:
         self._m.on_gone()
         self._m.notifier.changed([NodeChange(self._m.namespace.root)])
 
+    def _set_back(self) -> None:
+        log.warning(
+            "bucket %s has come back in an earlier state, as from a backup; reading it anew",
+            self._m.store.bucket,
+        )
+        self._start_anew()
+        self.compare()
+
     def _start_anew(self) -> None:
         """Nothing that is known of the bucket is true any more, revisions included (A6)."""
-        self._told = self._taken = 0
+        self._telling.begin_anew()
         for subject in self._m.namespace.subjects():
             self._arrivals.vanish(subject)
         self._m.notifier.changed(self._m.namespace.drop_empty_directories())

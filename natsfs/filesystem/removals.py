@@ -72,6 +72,7 @@ class Removals:
         self._surplus = 0
         intake.on_meta = self._note
         intake.on_restart = self._restarted
+        intake.on_doubt = self._doubt
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow until cancelled; "started" when the server has been asked to tell."""
@@ -96,6 +97,11 @@ class Removals:
     def _restarted(self) -> None:
         self._settings = True
         self._hint.set()
+
+    def _doubt(self, subjects: set[str]) -> None:
+        if subjects:
+            self._subjects |= subjects
+            self._hint.set()
 
     async def _follow_hints(self, nursery: trio.Nursery) -> None:
         while True:

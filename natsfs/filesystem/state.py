@@ -82,6 +82,10 @@ class Unconfirmed:
     def __len__(self) -> int:
         return len(self._subjects)
 
+    def subjects(self) -> frozenset[str]:
+        """All of them, as they are now."""
+        return frozenset(self._subjects)
+
     def add(self, subject: str) -> None:
         """The newest meta on *subject* is one that this mount has just written."""
         self._subjects.add(subject)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 
@@ -327,3 +328,67 @@ async def test_told_again(world: World) -> None:
     assert len(list(world.root.children.records())) == 3
     assert await world.read("b") == b"b"
     assert len(list(world.root.children.records())) == 2
+
+
+async def test_lost_by_the_server(world: World) -> None:
+    """A6: a commit of this mount that the server acknowledged and then lost is not shown, nor is a
+    removal."""
+    await world.foreign.put("removed", b"removed")
+    await world.write("kept", b"kept")
+    await world.settle()
+    stream = world.store.stream
+    before, last = copy.deepcopy(stream._subjects), stream.last_sequence
+    # What the watch would tell is lost, too.
+    watchers, stream._watchers = stream._watchers, set()
+    await world.write("own", b"own")
+    await world.chmod("kept", 0o600)
+    await world.unlink("removed")
+    stream._subjects, stream.last_sequence, stream._watchers = before, last, watchers
+    stream.interrupt()
+    with trio.fail_after(DEADLINE):
+        while world.exists("own") or not world.exists("removed"):
+            await trio.lowlevel.checkpoint()
+    await world.settle()
+    assert world.paths() == ["kept", "removed"]
+    assert world.stat("kept").mode == 0o100644
+    await world.write("own", b"again")
+    await world.settle()
+    await world.unlink("removed")
+
+
+SET_BACK = pytest.mark.expects_log("has come back in an earlier state")
+
+
+@pytest.mark.parametrize(
+    "since",
+    [
+        pytest.param([], marks=SET_BACK),
+        # The same revisions on the same subject, as it were.
+        pytest.param(["changed", "x", "y", "z"], marks=SET_BACK),
+        ["x", "y", "z", "changed"],
+    ],
+)
+async def test_set_back(world: World, since: list[str]) -> None:
+    """A6: of a bucket that comes back in an earlier state nothing is shown that it lost, although
+    revisions are given again; who has a file open keeps it."""
+    await world.write("changed", b"changed")
+    await world.foreign.put("removed", b"removed")
+    await world.settle()
+    stream = world.store.stream
+    before, last = copy.deepcopy(stream._subjects), stream.last_sequence
+    await world.write("changed", b"other")
+    await world.foreign.put("new", b"new")
+    await world.foreign.delete("removed")
+    await world.settle()
+    async with world.opened("changed", os.O_RDWR) as handle:
+        await world.fs.files.write(handle, 0, b"dirty")
+        stream._subjects, stream.last_sequence = before, last
+        for name in since:
+            await world.foreign.put(name, b"since")
+        stream.interrupt()
+        await world.settle()
+        assert world.exists("removed")
+        assert not world.exists("new")
+        assert await world.read_from(handle) == b"dirty"
+    assert await world.foreign.get("changed") == b"dirty"
+    assert await world.read("removed") == b"removed"

@@ -9,8 +9,8 @@ import pytest
 
 from natsfs.data.snapshots import LAYOUT
 
-from .conftest import Mounter
-from .foreign import ForeignClient
+from .conftest import Mounter, required
+from .foreign import ForeignClient, go_client
 from .mounting import Mount
 
 pytestmark = [pytest.mark.mount, pytest.mark.timeout(180)]
@@ -64,6 +64,30 @@ def test_a_purge_that_no_watch_tells_of(mounter: Mounter, py: ForeignClient) -> 
     mount = mounter()
     assert "loading it anew" in mount.log_text()
     assert set(os.listdir(mount.directory)) == numbered(COUNT) - {"00001"}
+
+
+def test_what_only_a_comparison_shows(
+    mounter: Mounter, py: ForeignClient, environment: dict[str, str]
+) -> None:
+    """A6: names that nats.go renamed, tombstones that were purged and a stream that begins later
+    than the tree that was kept are no reason to show anything but the bucket."""
+    try:
+        go = go_client(py.url, environment).of(py.bucket)
+    except FileNotFoundError as missing:
+        if required("clients"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    fill(mounter())
+    for name in ("01001", "01002"):
+        go.rename(name, f"was {name}")
+    py.delete("01003")
+    py.api("STREAM.PURGE", filter=py.meta_subject("01003"))
+    py.api("STREAM.PURGE", seq=py.revision("01000"))
+    mount = mounter()
+    left = {name for name in numbered(COUNT) if name >= "01004"} | {"00000", "01000"}
+    assert set(os.listdir(mount.directory)) == left | {"was 01001", "was 01002"}
+    for name in ("00001", "01001", "01003"):
+        (mount.directory / name).mkdir()
 
 
 def test_another_bucket_of_that_name(mounter: Mounter, py: ForeignClient) -> None:

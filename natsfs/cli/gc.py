@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import click
 from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import take
 from natsfs.cli.output import print_json, printable, rfc3339, say
+from natsfs.cli.places import cache_directory
 from natsfs.cli.progress import shown
 from natsfs.cli.quantities import Duration, shown_duration, shown_size
 from natsfs.cli.stores import with_manager
 from natsfs.cli.tables import print_table
 from natsfs.cli.target import target_of
+from natsfs.data.salvage import uploads
 from natsfs.errors import UsageError
 from natsfs.store.base import ObjectStoreManager
 from natsfs.upkeep.garbage import CHUNK_AGE, TOMBSTONE_AGE, Ages, Collector, Garbage
@@ -41,25 +44,41 @@ NAMED = 3
     metavar="DURATION",
     help=f"Age from which records of deleted objects go  [{shown_duration(TOMBSTONE_AGE)}]",
 )
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    help="Where mounts of this host keep their journals  [that of mounts]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @store_options
 def gc(
-    source: str, delete: bool, min_age: float, tombstones: float, as_json: bool, **options: Any
+    source: str,
+    delete: bool,
+    min_age: float,
+    tombstones: float,
+    cache_dir: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Find in the bucket SOURCE, and with --delete free: chunks that belong to no object, because
     a writer died before it was done; names that a dead mount had reserved; records of objects that
     were deleted long ago.
+
+    What files in the journals of this host and user need is left alone, however old it is.  Of
+    other hosts nothing is known but the age of what they sent.
     """
     embedded: Path | None = options["embedded"]
     target = target_of(source, take(options))
     if target.prefix:
         raise UsageError("chunks have no names, so gc works on whole buckets: leave out the path")
+    cache = (cache_dir or cache_directory()).expanduser().absolute()
     ages = Ages(chunks=min_age, tombstones=tombstones)
 
     with shown("freeing" if delete else "looking") as progress:
 
         async def collect(manager: ObjectStoreManager) -> Garbage:
-            collector = Collector(await manager.bind(target.bucket), ages, progress)
+            store = await manager.bind(target.bucket)
+            collector = Collector(store, ages, progress, partial(uploads, cache))
             return await collector.run(remove=delete)
 
         garbage = with_manager(collect, target.server, embedded)
@@ -92,6 +111,11 @@ def _print(garbage: Garbage, deleted: bool) -> None:
     )
     if garbage.young:
         click.echo(f"{garbage.young} versions without an object are too young to judge.")
+    if garbage.waiting:
+        click.echo(
+            f"{garbage.waiting} versions are left alone: files in journals of this host need them "
+            "(`natsfs recover`)."
+        )
     if deleted:
         click.echo(f"Freed {shown_size(garbage.size)}.")
     elif garbage.chunks or garbage.claims or garbage.tombstones:
@@ -114,6 +138,7 @@ def _as_json(garbage: Garbage, deleted: bool) -> dict[str, Any]:
         "reservations": [info.name for info in garbage.claims],
         "tombstones": [info.name for info in garbage.tombstones],
         "young": garbage.young,
+        "waiting": garbage.waiting,
         "unowned": garbage.unowned,
         "unreadable": garbage.unreadable,
     }

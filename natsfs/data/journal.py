@@ -71,6 +71,10 @@ class Journal:
         """How many files are in it."""
         return len(self._entries)
 
+    def left(self) -> list[State]:
+        """The files in it, those first that were written first."""
+        return [entry.state for entry in self._entries.values() if entry.state is not None]
+
     @property
     def parent(self) -> Path:
         """Where this run and those of other processes lie."""

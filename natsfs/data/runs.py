@@ -121,7 +121,7 @@ class DeadRun:
         self.directory = directory
         self._lock = lock
         self.about = _about(directory)
-        self._done = set(_lines(directory / _DONE))
+        self._done = done_in(directory)
 
     def is_done(self, identity: str) -> bool:
         """Whether the entry with this *identity* was taken over or dropped."""
@@ -173,6 +173,11 @@ def all_runs(parent: Path) -> Iterator[tuple[Path, About | None, bool]]:
             if lock is not None:
                 os.close(lock)
             yield directory, _about(directory), lock is None
+
+
+def done_in(directory: Path) -> set[str]:
+    """The entries of the run in *directory* that were taken over or dropped."""
+    return set(_lines(directory / _DONE))
 
 
 def bucket_directories(cache: Path) -> list[Path]:

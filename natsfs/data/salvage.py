@@ -23,8 +23,16 @@ from natsfs.data.records import (
     parse_state,
     records,
 )
-from natsfs.data.runs import DeadRun, bucket_directories, dead_runs
+from natsfs.data.runs import (
+    DeadRun,
+    all_runs,
+    bucket_directories,
+    bucket_directory,
+    dead_runs,
+    done_in,
+)
 from natsfs.data.spool import Spool
+from natsfs.errors import CacheError
 
 log = logging.getLogger(__name__)
 
@@ -147,12 +155,14 @@ class _Reading:
 
     def found(self, run: DeadRun) -> list[Salvaged]:
         """The files that were not saved, in the order in which they were first written."""
+        return [self._salvaged(run, number, state) for number, state in self.states()]
+
+    def states(self) -> Iterator[tuple[int, State]]:
+        """Their entries, in that order."""
         reach, live = self._live
-        return [
-            self._salvaged(run, number, self._states[number])
-            for number in sorted(self._states)
-            if number not in self._ended and (number > reach or number in live)
-        ]
+        for number in sorted(self._states):
+            if number not in self._ended and (number > reach or number in live):
+                yield number, self._states[number]
 
     def _salvaged(self, run: DeadRun, number: int, state: State) -> Salvaged:
         changes = [
@@ -190,17 +200,17 @@ def _is_whole(changes: list[_Change], forgotten: int, count: int) -> bool:
     return counts == list(range(forgotten + 1, count + 1))
 
 
-def _read(run: DeadRun) -> list[Salvaged]:
+def _read(directory: Path) -> _Reading:
     reading = _Reading()
     found: list[tuple[int, Path]] = []
-    for path in run.directory.glob("*.log"):
+    for path in directory.glob("*.log"):
         with path.open("rb") as stream:
             first = first_sequence(stream.read(HEAD_BYTES))
         if first is not None:
             found.append((first, path))
     for _, path in sorted(found):
         reading.take(path, memoryview(path.read_bytes()))
-    return reading.found(run)
+    return reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +255,33 @@ def _waiting(one: Salvaged) -> Waiting:
 def salvage(parent: Path) -> Iterator[tuple[DeadRun, list[Salvaged]]]:
     """What the dead runs in *parent* hold; those that hold nothing are removed."""
     for run in dead_runs(parent):
-        found = [one for one in _read(run) if not run.is_done(one.state.identity)]
+        found = [
+            one for one in _read(run.directory).found(run) if not run.is_done(one.state.identity)
+        ]
         if found:
             yield run, found
         else:
             run.remove()
+
+
+def uploads(cache: Path, identity: str) -> frozenset[str]:
+    """The versions that files in the journals of the bucket with this *identity* below *cache* lie
+    in or may become, those of living processes too: of what was acknowledged no journal has the
+    bytes any more.
+
+    Errors: `CacheError` (they cannot be read)."""
+    try:
+        return _uploads(bucket_directory(cache, identity))
+    except OSError as error:
+        raise CacheError(f"the journals below {cache} cannot be read: {error}") from error
+
+
+def _uploads(parent: Path) -> frozenset[str]:
+    found: set[str] = set()
+    for directory, _, _ in all_runs(parent):
+        done = done_in(directory)
+        for _, state in _read(directory).states():
+            if state.identity not in done:
+                found.update(state.nuids)
+                found.update([state.below.nuid] if state.below is not None else [])
+    return frozenset(found)

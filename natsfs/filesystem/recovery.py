@@ -27,7 +27,7 @@ from natsfs.filesystem.contents import read
 from natsfs.filesystem.journaling import Journaling, attributes_in, version_below
 from natsfs.filesystem.state import Mounted
 from natsfs.filesystem.unsaved import Unsaved
-from natsfs.handles import OpenFile
+from natsfs.handles import Content, OpenFile
 from natsfs.store.model import ObjectInfo
 from natsfs.store.wire import meta_subject
 from natsfs.tree.names import encode_component, split_name
@@ -45,6 +45,9 @@ class Left:
     time_ns: int
     trouble: str
 
+
+#: Why a file is left that could be stored.
+UNSAVED = "the server has not taken it yet"
 
 #: Does with a file that is left what its user wants; it is dropped then.
 Deal = Callable[[Salvaged], Awaitable[None]]
@@ -64,6 +67,8 @@ class Recovery:
         self.adopted = 0
         #: What is left.
         self.left: list[Left] = []
+        #: By the name that they got, those that were put back.
+        self._restored: dict[str, Salvaged] = {}
 
     async def adopt(self, parent: Path) -> None:
         """Put back what the dead runs in *parent* hold."""
@@ -78,6 +83,13 @@ class Recovery:
             return await self._attempt(salvaged, deal)
 
         await self._each(parent, dealt)
+
+    def count_left(self) -> None:
+        """Saving has ended: what is still in the journal of this run is left, too."""
+        for state in self._m.journal.left():
+            salvaged = self._restored.get(state.name)
+            size, time_ns = (salvaged.size, salvaged.time_ns) if salvaged else (state.size, 0)
+            self.left.append(Left(state.name, size, time_ns, state.trouble or UNSAVED))
 
     async def _each(self, parent: Path, take: Callable[[Salvaged], Awaitable[bool]]) -> None:
         runs = await trio.to_thread.run_sync(lambda: list(salvage(parent)))
@@ -143,29 +155,32 @@ class Recovery:
         path = top.joinpath(*parts)
         file = OpenFile(Leaf(None, b"", None), version_below(salvaged.state, self._m.store.bucket))
         file.content = salvaged.content(self._m.journal)
+        missing, trouble = 0, ""
         try:
             await trio.to_thread.run_sync(lambda: path.parent.mkdir(parents=True, exist_ok=True))
             async with await trio.open_file(path, "xb") as stream:
                 for start in range(0, file.size, COMMIT_PIECE):
-                    await stream.write(await self._readable(file, start))
+                    size = min(COMMIT_PIECE, file.size - start)
+                    try:
+                        piece = await self._whole(file, start, size)
+                    except NatsfsError as error:
+                        piece, zeros = _held(file.content, start, size)
+                        missing, trouble = missing + zeros, str(error)
+                    await stream.write(piece)
         finally:
             file.content.close()
+        if missing:
+            log.warning(
+                "%s: %d of %d bytes are zeros, because the bucket does not have them: %s",
+                path,
+                missing,
+                file.size,
+                trouble,
+            )
 
-    async def _readable(self, file: OpenFile, start: int) -> bytes:
-        size = min(COMMIT_PIECE, file.size - start)
-        try:
-            with self._commits.reading(file) as stream:
-                return bytes(await read(file, stream, start, size))
-        except NatsfsError as error:
-            stop = start + size
-            log.warning("bytes %d to %d that were not written are zeros: %s", start, stop, error)
-        assert file.content is not None
-        return b"".join(
-            file.content.read(piece.start, piece.stop)
-            if isinstance(piece, Held)
-            else bytes(piece.stop - piece.start)
-            for piece in file.content.pieces(start, start + size)
-        )
+    async def _whole(self, file: OpenFile, start: int, size: int) -> bytes:
+        with self._commits.reading(file) as stream:
+            return bytes(await read(file, stream, start, size))
 
     async def restore(self, salvaged: Salvaged, leaf: Leaf) -> None:
         """Let *leaf* be *salvaged*, and wait to be saved.
@@ -193,6 +208,7 @@ class Recovery:
                 state.name,
                 extra={"object": state.name},
             )
+        self._restored[leaf.object_name] = salvaged
         self._unsaved.take(file)
 
     def _leaf(self, salvaged: Salvaged) -> Leaf:
@@ -265,6 +281,19 @@ class Recovery:
                 len(self.left),
                 sum(left.size for left in self.left),
             )
+
+
+def _held(content: Content, start: int, size: int) -> tuple[bytes, int]:
+    """What *content* itself has of a piece, the rest as zeros, and how many these are."""
+    pieces = content.pieces(start, start + size)
+    zeros = sum(piece.stop - piece.start for piece in pieces if not isinstance(piece, Held))
+    held = b"".join(
+        content.read(piece.start, piece.stop)
+        if isinstance(piece, Held)
+        else bytes(piece.stop - piece.start)
+        for piece in pieces
+    )
+    return held, zeros
 
 
 async def _nothing(salvaged: Salvaged) -> None:

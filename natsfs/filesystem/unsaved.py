@@ -28,6 +28,8 @@ from natsfs.errors import (
     QuotaExceededError,
     ReadOnlyError,
     RequestTimeout,
+    StaleNode,
+    StaleVersion,
 )
 from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.journaling import Journaling, is_named
@@ -251,7 +253,7 @@ class Unsaved:
         try:
             await self._commits.commit(file)
         except ReadOnlyError as error:
-            self._give_up(file, error, promised=promised)
+            self._give_up(file, str(error), promised=promised)
             return error
         except ConflictError as error:
             log.error("%s", error)
@@ -259,6 +261,9 @@ class Unsaved:
                 self._set_aside(file, str(error))
             return error
         except NatsfsError as error:
+            if promised and _is_final(error):
+                self._give_up(file, f"what the bucket had of it is gone: {error}", promised=True)
+                return error
             if not file.troubled:
                 file.troubled = True
                 name = file.leaf.object_name
@@ -273,18 +278,19 @@ class Unsaved:
             return error
         return None
 
-    def _give_up(self, file: OpenFile, error: ReadOnlyError, *, promised: bool) -> None:
-        """The bucket was sealed: what was written can never be stored.  The tree goes back to what
+    def _give_up(self, file: OpenFile, trouble: str, *, promised: bool) -> None:
+        """The bucket was sealed, or the bytes of the file that it had are gone: what was written
+        can never be stored.  The tree goes back to what
         the bucket holds, instead of showing what is in no bucket."""
         leaf = file.leaf
         if promised:
-            self._set_aside(file, str(error))
+            self._set_aside(file, trouble)
         else:
             name = leaf.object_name
             log.error(
                 "%r cannot be saved, its changes are dropped: %s",
                 name,
-                error,
+                trouble,
                 extra={"object": name},
             )
         file.committed = file.changes
@@ -306,3 +312,8 @@ class Unsaved:
             trouble,
         )
         self._journaling.set_aside(file, trouble)
+
+
+def _is_final(error: NatsfsError) -> bool:
+    """Whether bytes that the server had are gone for good; a bucket may be there again."""
+    return isinstance(error, StaleVersion) and not isinstance(error, StaleNode)

@@ -52,7 +52,7 @@ class Ending:
             if left:
                 log.error(
                     "%d files of bucket %s, %d bytes, could not be saved and stay in the journal: "
-                    "the next mount or `natsfs recover` saves them",
+                    "the next mount or `natsfs recover` saves them, or says why it cannot",
                     left,
                     bucket,
                     size,

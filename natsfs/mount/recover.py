@@ -63,8 +63,10 @@ async def recover(config: MountConfig, unfinished: Unfinished, into: Path | None
         if unfinished is not Unfinished.KEEP or into is not None:
             await recovery.settle(served.mounted.journal.parent, _how(served, unfinished, into))
         await Ending(served, server.timeout).run()
+        stored = recovery.adopted - len(served.mounted.journal)
+        recovery.count_left()
         background.cancel_scope.cancel()
-    return Recovered(recovery.adopted - len(served.mounted.journal), tuple(recovery.left))
+    return Recovered(stored, tuple(recovery.left))
 
 
 def _how(

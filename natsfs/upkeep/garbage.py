@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -60,7 +61,8 @@ class Ages:
 class Garbage:
     """What is left over: versions without an object, reservations and tombstones that are old.
 
-    *young* is how many versions have no object and are too young to judge.  *unreadable* are the
+    *young* is how many versions have no object and are too young to judge, *waiting* how many files
+    in a journal need.  *unreadable* are the
     subjects of metas that cannot be understood: any version may be theirs, so while there are some
     *chunks* is empty, and *unowned* says how many versions that leaves.
     """
@@ -69,6 +71,7 @@ class Garbage:
     claims: list[ObjectInfo] = field(default_factory=list)
     tombstones: list[ObjectInfo] = field(default_factory=list)
     young: int = 0
+    waiting: int = 0
     unowned: int = 0
     unreadable: list[str] = field(default_factory=list)
 
@@ -79,27 +82,43 @@ class Garbage:
 
 
 class Collector:
-    """Finds the garbage of one bucket, and removes it."""
+    """Finds the garbage of one bucket, and removes it.
 
-    def __init__(self, store: ObjectStore, ages: Ages, progress: Progress) -> None:
+    *journaled* gives the versions of the bucket of some identity that files in journals need.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        ages: Ages,
+        progress: Progress,
+        journaled: Callable[[str], AbstractSet[str]] = lambda identity: frozenset(),
+    ) -> None:
         self._store = store
         self._ages = ages
         self._progress = progress
+        self._journaled = journaled
 
     async def run(self, *, remove: bool) -> Garbage:
         """What there is, and with *remove* was; what somebody took into use meanwhile is left out.
 
-        Errors: those of the store; `ReadOnlyError` for a sealed bucket or a mirror.
+        Errors: those of the store and of *journaled*; `ReadOnlyError` for a sealed bucket or a
+        mirror.
         """
         status = await self._store.status()
         now_ns = status.asked_ns or time.time_ns()
         # Counted before the metas are read: what is written meanwhile is then not counted.
         counts = await self._store.count_chunks()
         async with follow(self._store) as following:
-            found = await self._find(counts, await following.listing(), now_ns)
+            # Read after the metas: what was in a journal until then has an object now.
+            listing = await following.listing()
+            needed = self._journaled(status.identity)
+            found = await self._find(counts, listing, needed, now_ns)
             return await self._remove(found, following) if remove else found
 
-    async def _find(self, counts: Iterable[str], listing: Listing, now_ns: int) -> Garbage:
+    async def _find(
+        self, counts: Iterable[str], listing: Listing, needed: AbstractSet[str], now_ns: int
+    ) -> Garbage:
         found = Garbage(unreadable=list(listing.malformed))
         for info in listing.found.values():
             if info.deleted:
@@ -108,6 +127,8 @@ class Collector:
         if found.unreadable:
             found.unowned = len(unowned)
             return found
+        found.waiting = len(needed & set(unowned))
+        unowned = [nuid for nuid in unowned if nuid not in needed]
         recent = {info.nuid for info in listing.found.values() if self._is_recent(info, now_ns)}
         for chunks in await self._each(unowned, self._inspect):
             if chunks is None:
@@ -153,6 +174,7 @@ class Collector:
             claims=_kept(await self._each(found.claims, forget)),
             tombstones=_kept(await self._each(found.tombstones, forget)),
             young=found.young,
+            waiting=found.waiting,
             unowned=found.unowned,
             unreadable=found.unreadable,
         )

@@ -24,7 +24,7 @@ from tests.fs.world import DEADLINE, World, mounted
 
 #: What a mount says when it finds that another one died, or cannot save.
 died = pytest.mark.expects_log(
-    "mount that died|is not saved yet|another version by now|is saved as|were not written"
+    "mount that died|is not saved yet|another version by now|is saved as|are zeros"
 )
 
 CREATE = os.O_CREAT | os.O_RDWR

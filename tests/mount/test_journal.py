@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from natsfs.server import Server, start_server
+from tests.faults.stranger import Stranger
 
 from .conftest import Mounter
 from .foreign import ForeignClient, py_client
@@ -156,6 +157,64 @@ def test_recover_without_a_mount(host: Host) -> None:
     (beside,) = set(host.client.names()) - {"a", "b"}
     assert beside.startswith("b.recovered-")
     assert host.client.get(beside) == b"new"
+
+
+def leave_in_part(host: Host, top: Path) -> bytes:
+    """Close in vain a file of which the server got the greater part, and went away; its bytes.
+
+    No process may begin meanwhile: that closes a copy of the descriptor, and the mount stores."""
+    data = body(16 * MIB)
+    with Stranger(host.server.url, host.client.bucket) as stranger:
+        file = os.open(top / "file", os.O_CREAT | os.O_WRONLY)
+        os.write(file, data[: 15 * MIB])
+        wait_until(lambda: stranger.api("STREAM.INFO")["state"]["bytes"] > 8 * MIB, "it leaves")
+    host.server.kill()
+    assert os.write(file, data[15 * MIB :]) == MIB
+    with pytest.raises(OSError, match="Input/output"):
+        os.close(file)
+    return data
+
+
+@pytest.mark.parametrize("alive", [False, True], ids=["dead", "alive"])
+def test_gc_spares_what_waits(host: Host, alive: bool) -> None:
+    """W7: of a large file that the server has in part, `gc` frees nothing while the rest waits in a
+    journal of this host, however old it is; the file is stored whole when the server is back."""
+    mount = host.mount()
+    data = leave_in_part(host, mount.directory)
+    if not alive:
+        mount.kill()
+        assert [one["bytes"] for one in host.waiting()] == [len(data)]
+    host.server.restart()
+    told = host.natsfs("gc", host.source, "--min-age=0s", "--delete").check()
+    if not alive:
+        assert "1 versions are left alone: files in journals of this host need them" in told
+        host.natsfs("recover", host.source).check()
+    wait_until(lambda: host.client.names() == ["file"], "it is stored")
+    assert host.client.get("file") == data
+
+
+def test_gc_of_another_host(host: Host, tmp_path: Path) -> None:
+    """W7: where the sent part of a file was freed all the same, by a host that does not know its
+    journal, one line says so, nothing is stored in its place, and the rest can be had."""
+    mount = host.mount()
+    data = leave_in_part(host, mount.directory)
+    mount.kill()
+    host.server.restart()
+    elsewhere = f"--cache-dir={tmp_path / 'elsewhere'}"
+    told = host.natsfs("gc", host.source, "--min-age=0s", "--delete", elsewhere).check()
+    assert "left alone" not in told
+    result = host.natsfs("recover", host.source)
+    assert result.status == 4
+    assert "what the bucket had of it is gone" in result.out
+    assert host.client.names() == []
+    assert [one["name"] for one in host.waiting()] == ["file"]
+    into = tmp_path / "out"
+    result = host.natsfs("recover", host.source, f"--into={into}")
+    assert result.status == 0
+    assert "bytes are zeros, because the bucket does not have them" in result.err
+    saved = (into / "file").read_bytes()
+    assert len(saved) == len(data)
+    assert saved[-MIB:] == data[-MIB:]
 
 
 def test_umount_force(host: Host) -> None:

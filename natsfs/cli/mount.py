@@ -174,7 +174,7 @@ def mount_config(
         writeback=options["writeback"],
         embedded=embedded,
         metrics_address=options["metrics_address"],
-        source=_shown_source(source, server, embedded, wanted.bucket),
+        source=shown_source(source, server, embedded, wanted.bucket),
         kernel_options=kernel_words,
     )
     if options["purge_delay"] is not None:
@@ -205,7 +205,7 @@ def _tree(options: Mapping[str, Any]) -> TreeConfig:
     return TreeConfig(**{name: options[name] for name in names if options[name] is not None})
 
 
-def _shown_source(source: str, server: ServerConfig, embedded: Path | None, bucket: str) -> str:
+def shown_source(source: str, server: ServerConfig, embedded: Path | None, bucket: str) -> str:
     """What mount(8) and `natsfs status` show: it leads back to the bucket, or ends in a slash for
     all, without credentials.  A URL stays as it is spelled: `mount -a` looks for it in /proc/mounts
     to see what is mounted already."""

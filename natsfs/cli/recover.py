@@ -11,6 +11,7 @@ import trio
 
 from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import server_config, take
+from natsfs.cli.mount import shown_source
 from natsfs.cli.output import local_time, print_json, rfc3339, say
 from natsfs.cli.places import cache_directory
 from natsfs.cli.quantities import shown_size
@@ -20,7 +21,7 @@ from natsfs.config import CacheConfig, MountConfig
 from natsfs.data.salvage import Waiting, waiting
 from natsfs.errors import UsageError
 
-_UNFINISHED = ("keep", "store", "discard")
+_WISHES = ("keep", "store", "discard")
 
 #: The exit status when something is left that only its user can decide on, as that of fsck(8).
 LEFT = 4
@@ -30,10 +31,17 @@ LEFT = 4
 @click.argument("source", required=False)
 @click.option(
     "--unfinished",
-    type=click.Choice(_UNFINISHED),
+    type=click.Choice(_WISHES),
     default="keep",
     help="Files that were still being written, or cannot be stored under their name: keep them in "
     "the journal, store them as NAME.recovered-HOST-TIME, or discard them  [keep]",
+)
+@click.option(
+    "--former",
+    type=click.Choice(_WISHES),
+    default="keep",
+    help="Files that were written to an earlier bucket of this name, which was deleted: keep them "
+    "in the journal, store them in this one, or discard them  [keep]",
 )
 @click.option(
     "--into",
@@ -47,6 +55,7 @@ LEFT = 4
 def recover(
     source: str | None,
     unfinished: str,
+    former: str,
     into: Path | None,
     cache_dir: Path | None,
     as_json: bool,
@@ -56,18 +65,21 @@ def recover(
 
     Without SOURCE, list all that waits on this host.  A new mount of the bucket saves it, too.  No
     version that another client stored since is replaced: what is saved then gets a name beside it.
+    What was written to an earlier bucket of that name is left until you say what becomes of it.
     The exit status is 4 if something is left.
     """
     cache = (cache_dir or cache_directory()).expanduser().absolute()
     if source is None:
-        if into is not None or unfinished != "keep":
+        if into is not None or (unfinished, former) != ("keep", "keep"):
             raise UsageError("name the bucket whose files are meant: natsfs recover SOURCE …")
         found = waiting(cache)
         _print_waiting(found, as_json)
         return LEFT if found else 0
-    if into is not None and unfinished != "keep":
-        raise UsageError("--into and --unfinished each say what becomes of them; give one")
-    return _recover(_config(source, cache, options), unfinished, into, as_json)
+    if into is not None and (unfinished, former) != ("keep", "keep"):
+        raise UsageError(
+            "--into says what becomes of all that is left; leave out --unfinished and --former"
+        )
+    return _recover(_config(source, cache, options), (unfinished, former), into, as_json)
 
 
 def _config(source: str, cache: Path, options: dict[str, Any]) -> MountConfig:
@@ -80,16 +92,17 @@ def _config(source: str, cache: Path, options: dict[str, Any]) -> MountConfig:
         directory=Path("/"),
         cache=CacheConfig(cache),
         embedded=embedded,
-        source=wanted.bucket,
+        source=shown_source(source, server, embedded, wanted.bucket),
     )
 
 
-def _recover(config: MountConfig, unfinished: str, into: Path | None, as_json: bool) -> int:
+def _recover(config: MountConfig, wishes: tuple[str, str], into: Path | None, as_json: bool) -> int:
     # Only here: what this brings in (libfuse, asyncio) is of no use to those who list.
-    from natsfs.mount.recover import Unfinished, recover  # noqa: PLC0415
+    from natsfs.mount.recover import Wish, recover  # noqa: PLC0415
 
     directory = into.expanduser().absolute() if into is not None else None
-    done = trio.run(recover, config, Unfinished(unfinished), directory)
+    unfinished, former = map(Wish, wishes)
+    done = trio.run(recover, config, unfinished, former, directory)
     if as_json:
         left = [
             {"name": one.name, "bytes": one.size, "time": rfc3339(one.time_ns), "why": one.trouble}
@@ -105,7 +118,8 @@ def _recover(config: MountConfig, unfinished: str, into: Path | None, as_json: b
             ]
             print_table(("Left", "Size>", "Written", "Why"), rows)
             say(
-                "--unfinished=store or --into DIR saves what is left, --unfinished=discard drops it"
+                "--into DIR, or --unfinished=store or --former=store, saves what is left, "
+                "=discard drops it"
             )
     return LEFT if done.left else 0
 

@@ -80,6 +80,10 @@ class Journal:
         """Where this run and those of other processes lie."""
         return self._run.parent
 
+    def former(self) -> list[Path]:
+        """`Run.former`."""
+        return self._run.former()
+
     async def run(self) -> None:
         """Notice a disk that hangs while something is in the journal, until cancelled."""
         while True:

@@ -86,6 +86,23 @@ class Run:
             os.close(self._lock)
             self._lock = -1
 
+    def former(self) -> list[Path]:
+        """Where dead runs lie of earlier buckets that had the same name at the same servers."""
+        return [
+            parent
+            for parent in bucket_directories(self.cache)
+            if parent != self.parent
+            and any(self._is_namesake(about) for _, about, lives in all_runs(parent) if not lives)
+        ]
+
+    def _is_namesake(self, about: About | None) -> bool:
+        """The name of a mount's source ends with its bucket, or with a slash for all of them."""
+        own = self._about
+        if about is None or about.bucket != own.bucket:
+            return False
+        servers = [one.source.removesuffix(own.bucket) for one in (about, own)]
+        return servers[0] == servers[1]
+
     def _new_name(self) -> str:
         return f"{self._about.began_ns // 10**9}-{new_nuid()}"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from natsfs.data.coverage import Coverage
+from natsfs.data.coverage import Coverage, Held
 from natsfs.data.journal import Journal
 from natsfs.data.records import (
     CHANGES,
@@ -77,6 +77,11 @@ class Salvaged:
     def finished(self) -> bool:
         """Whether its program was done with it, and it can be stored as it is."""
         return self.state.closed and not self.trouble
+
+    @property
+    def is_self_contained(self) -> bool:
+        """Whether the journal has all of it, and no bucket is needed."""
+        return all(isinstance(piece, Held) for piece in self.coverage.pieces(0, self.size))
 
     @property
     def nuids(self) -> tuple[str, ...]:

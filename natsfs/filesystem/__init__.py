@@ -41,6 +41,7 @@ from natsfs.filesystem.creation import Creation
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.files import Files
 from natsfs.filesystem.foreign_renames import ForeignRenames
+from natsfs.filesystem.former import Former
 from natsfs.filesystem.hardlinks import Hardlinks
 from natsfs.filesystem.intake import Intake
 from natsfs.filesystem.journaling import Journaling
@@ -83,6 +84,7 @@ class Filesystem:
         commits = Commits(mounted, publisher, journaling)
         self.unsaved = unsaved = Unsaved(mounted, commits, journaling)
         self.recovery = Recovery(mounted, unsaved, commits, journaling)
+        self.former = Former(mounted, self.recovery)
         self.files = files = Files(mounted, commits, unsaved, journaling, times)
         self.claims = claims = Claims(mounted, publisher)
         self.creation = Creation(mounted, self.entries, self.naming, files, claims)
@@ -124,6 +126,7 @@ class Filesystem:
         self.times.tree_loaded()
         if not self.mounted.read_only:
             await self.recovery.adopt(self.mounted.journal.parent)
+            await self.former.report()
         nursery.start_soon(self.entries.learn_space)
         nursery.start_soon(self.mounted.purger.run)
         nursery.start_soon(self.mounted.journal.run)

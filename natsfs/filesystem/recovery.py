@@ -72,7 +72,7 @@ class Recovery:
 
     async def adopt(self, parent: Path) -> None:
         """Put back what the dead runs in *parent* hold."""
-        await self._each(parent, self._take)
+        await self.each(parent, self._take)
         self._report()
 
     async def settle(self, parent: Path, deal: Deal) -> None:
@@ -80,9 +80,9 @@ class Recovery:
         self.left = []
 
         async def dealt(salvaged: Salvaged) -> bool:
-            return await self._attempt(salvaged, deal)
+            return await self.attempt(salvaged, deal)
 
-        await self._each(parent, dealt)
+        await self.each(parent, dealt)
 
     def count_left(self) -> None:
         """Saving has ended: what is still in the journal of this run is left, too."""
@@ -91,7 +91,9 @@ class Recovery:
             size, time_ns = (salvaged.size, salvaged.time_ns) if salvaged else (state.size, 0)
             self.left.append(Left(state.name, size, time_ns, state.trouble or UNSAVED))
 
-    async def _each(self, parent: Path, take: Callable[[Salvaged], Awaitable[bool]]) -> None:
+    async def each(self, parent: Path, take: Callable[[Salvaged], Awaitable[bool]]) -> None:
+        """Call *take* with each file that the dead runs in *parent* hold.  Of a run nothing stays
+        when it was true for all of them."""
         runs = await trio.to_thread.run_sync(lambda: list(salvage(parent)))
         for run, found in runs:
             taken = [await take(salvaged) for salvaged in found]
@@ -102,15 +104,15 @@ class Recovery:
 
     async def _take(self, salvaged: Salvaged) -> bool:
         if self._is_stored(salvaged):
-            return await self._attempt(salvaged, _nothing)
+            return await self.attempt(salvaged, _nothing)
         if salvaged.finished:
-            taken = await self._attempt(salvaged, self._restore_there)
+            taken = await self.attempt(salvaged, self.restore_there)
             self.adopted += taken
             return taken
         self._leave(salvaged, salvaged.trouble or UNFINISHED)
         return False
 
-    async def _attempt(self, salvaged: Salvaged, deal: Deal) -> bool:
+    async def attempt(self, salvaged: Salvaged, deal: Deal) -> bool:
         """Whether *deal* did it, so that the journal need not keep it."""
         try:
             await deal(salvaged)
@@ -136,7 +138,9 @@ class Recovery:
         subjects = self._m.namespace.subjects_with
         return any(subjects(nuid) for nuid in salvaged.nuids)
 
-    async def _restore_there(self, salvaged: Salvaged) -> None:
+    async def restore_there(self, salvaged: Salvaged) -> None:
+        """Put *salvaged* into the tree under its name, or beside what has that by now.  Errors: of
+        `restore`."""
         await self.restore(salvaged, self._leaf(salvaged))
 
     async def store_beside(self, salvaged: Salvaged) -> None:

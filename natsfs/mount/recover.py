@@ -3,7 +3,6 @@ save what mounts that died have left in its journal."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,7 +13,7 @@ from natsfs.config import MountConfig
 from natsfs.data.cache import BlockCache
 from natsfs.data.salvage import Salvaged
 from natsfs.filesystem import Filesystem
-from natsfs.filesystem.recovery import Left
+from natsfs.filesystem.recovery import Deal, Left, Recovery
 from natsfs.metrics import Metrics
 from natsfs.mount.build import build
 from natsfs.mount.ending import Ending
@@ -24,12 +23,12 @@ from natsfs.store.link import open_links
 from natsfs.store.session import open_session
 
 
-class Unfinished(Enum):
-    """What becomes of files that were still being written."""
+class Wish(Enum):
+    """What becomes of files that are not stored without being asked for."""
 
     #: They stay in the journal.
     KEEP = "keep"
-    #: They are stored beside what they were to replace.
+    #: They are stored, and replace nothing.
     STORE = "store"
     #: They go.
     DISCARD = "discard"
@@ -43,9 +42,13 @@ class Recovered:
     left: tuple[Left, ...]
 
 
-async def recover(config: MountConfig, unfinished: Unfinished, into: Path | None) -> Recovered:
-    """Save what the journal of *config*'s bucket holds and return when the server has it.  With
-    *into*, what cannot be stored goes into files below that directory.
+async def recover(
+    config: MountConfig, unfinished: Wish, former: Wish, into: Path | None
+) -> Recovered:
+    """Save what the journal of *config*'s bucket holds and return when the server has it.
+
+    *unfinished* is for files that were still being written, *former* for those of an earlier bucket
+    of that name.  With *into*, either go into files below that directory instead.
 
     Errors: those of `natsfs.mount.serve`.
     """
@@ -60,21 +63,22 @@ async def recover(config: MountConfig, unfinished: Unfinished, into: Path | None
         )
         assert isinstance(served, Filesystem)
         recovery = served.recovery
-        if unfinished is not Unfinished.KEEP or into is not None:
-            await recovery.settle(served.mounted.journal.parent, _how(served, unfinished, into))
+        if unfinished is not Wish.KEEP or into is not None:
+            deal = _how(unfinished, into, recovery, recovery.store_beside)
+            await recovery.settle(served.mounted.journal.parent, deal)
+        if former is not Wish.KEEP or into is not None:
+            await served.former.settle(_how(former, into, recovery, served.former.store))
         await Ending(served, server.timeout).run()
         stored = recovery.adopted - len(served.mounted.journal)
         recovery.count_left()
         background.cancel_scope.cancel()
-    return Recovered(stored, tuple(recovery.left))
+    return Recovered(stored, (*recovery.left, *served.former.left))
 
 
-def _how(
-    served: Filesystem, unfinished: Unfinished, into: Path | None
-) -> Callable[[Salvaged], Awaitable[None]]:
+def _how(wish: Wish, into: Path | None, recovery: Recovery, store: Deal) -> Deal:
     async def discard(salvaged: Salvaged) -> None:
         """Nothing is to be done before it is dropped."""
 
     if into is not None:
-        return lambda salvaged: served.recovery.save(salvaged, into)
-    return discard if unfinished is Unfinished.DISCARD else served.recovery.store_beside
+        return lambda salvaged: recovery.save(salvaged, into)
+    return discard if wish is Wish.DISCARD else store

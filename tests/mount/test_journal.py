@@ -217,6 +217,65 @@ def test_gc_of_another_host(host: Host, tmp_path: Path) -> None:
     assert saved[-MIB:] == data[-MIB:]
 
 
+def make_again(host: Host) -> None:
+    """Another bucket of the same name."""
+    host.client.drop()
+    host.client.create()
+
+
+def test_a_bucket_made_again(host: Host) -> None:
+    """W7, A4: what was written to a bucket that was deleted meanwhile is not stored in its namesake
+    unasked; the mount says that it is there, and `recover --former=store` stores it, in the place
+    of nothing."""
+    mount = host.mount()
+    host.server.kill()
+    for name in ("free", "taken"):
+        write_in_vain(mount.directory / name, body(2 * MIB, name))
+    file = os.open(mount.directory / "unfinished", os.O_CREAT | os.O_WRONLY)
+    os.write(file, b"half")
+    mount.kill()
+    with suppress(OSError):
+        os.close(file)
+    host.server.restart()
+    make_again(host)
+    host.client.put("taken", b"by another")
+    again = host.mount(trouble="wait in the journal")
+    assert "3 files" in again.log_text()
+    assert "earlier bucket of this name" in again.log_text()
+    assert os.listdir(again.directory) == ["taken"]
+    again.stop()
+    result = host.natsfs("recover", host.source)
+    assert (result.status, host.client.names()) == (4, ["taken"])
+    assert result.out.count("earlier bucket of this name") == 3
+    # Whoever discards what was unfinished means nothing of this.
+    host.natsfs("recover", host.source, "--unfinished=discard")
+    assert len(host.waiting()) == 3
+    assert host.natsfs("recover", host.source, "--former=store").check().startswith("3 files are")
+    assert host.waiting() == []
+    assert host.client.get("free") == body(2 * MIB, "free")
+    assert host.client.get("taken") == b"by another"
+    beside = dict.fromkeys(set(host.client.names()) - {"free", "taken"})
+    assert {name.partition("-")[0] for name in beside} == {"taken.conflict", "unfinished.recovered"}
+    assert {host.client.get(name) for name in beside} == {body(2 * MIB, "taken"), b"half"}
+
+
+def test_a_part_of_a_bucket_made_again(host: Host, tmp_path: Path) -> None:
+    """W7: of a file of which the bucket that was deleted had a part, nothing is stored; the rest is
+    saved when its user says so."""
+    mount = host.mount()
+    data = leave_in_part(host, mount.directory)
+    mount.kill()
+    host.server.restart()
+    make_again(host)
+    result = host.natsfs("recover", host.source, "--former=store")
+    assert (result.status, host.client.names()) == (4, [])
+    assert "the rest of it was in the bucket that is gone" in result.out
+    assert [one["name"] for one in host.waiting()] == ["file"]
+    assert host.natsfs("recover", host.source, f"--into={tmp_path / 'out'}").status == 0
+    assert (tmp_path / "out" / "file").read_bytes()[-MIB:] == data[-MIB:]
+    assert host.waiting() == []
+
+
 def test_umount_force(host: Host) -> None:
     """W7: without a server `natsfs umount --force` ends the mount at once and says what stays."""
     mount = host.mount()

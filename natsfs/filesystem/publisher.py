@@ -21,6 +21,7 @@ from natsfs.errors import (
     ExistsError,
     NoSpaceError,
     NotFoundError,
+    PermissionsError,
     QuotaExceededError,
     ReadOnlyError,
     WrongRevision,
@@ -84,6 +85,9 @@ class Publisher:
                 stored = await upload(replacing.decide)
             except ReadOnlyError as error:
                 became_read_only(self._m, str(error))
+                raise
+            except PermissionsError:
+                self._m.on_doubtful_rights()
                 raise
             except (NoSpaceError, QuotaExceededError):
                 if not await self._m.purger.drain():
@@ -227,6 +231,9 @@ class Publisher:
                 return await self._m.store.commit(writes) if writes else ()
             except ReadOnlyError as error:
                 became_read_only(self._m, str(error))
+                raise
+            except PermissionsError:
+                self._m.on_doubtful_rights()
                 raise
             except (NoSpaceError, QuotaExceededError):
                 if not await self._m.purger.drain():

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 
 import trio
 
@@ -51,6 +52,11 @@ CENSUS = 60.0
 CENSUS_AGAIN = 2.0
 
 
+#: Seconds between two looks at what the credentials may do: a program that is refused may try again
+#: at once and for ever, and nobody gives rights more often.
+RIGHTS_PAUSE = 1.0
+
+
 class Removals:
     """Finds out what has gone."""
 
@@ -62,6 +68,10 @@ class Removals:
         self._anything = False
         self._settings = False
         self._hint = trio.Event()
+        self._began = False
+        #: Whether the credentials may be allowed something else, and when that was last thought.
+        self._rights = False
+        self._doubted_at = -math.inf
         #: When to look, by the server's clock; subject and revision; how often it was looked at.
         self._expiring: list[tuple[int, str, int, int]] = []
         self._earlier = trio.Event()
@@ -73,6 +83,7 @@ class Removals:
         intake.on_meta = self._note
         intake.on_restart = self._restarted
         intake.on_doubt = self._doubt
+        mounted.on_doubtful_rights = self._doubt_rights
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow until cancelled; "started" when the server has been asked to tell."""
@@ -95,12 +106,21 @@ class Removals:
     # -- hints ------------------------------------------------------------------------------------
 
     def _restarted(self) -> None:
-        self._settings = True
+        # When the watch begins they have just been looked at.
+        self._rights = self._began
+        self._began = self._settings = True
         self._hint.set()
 
     def _doubt(self, subjects: set[str]) -> None:
         if subjects:
             self._subjects |= subjects
+            self._hint.set()
+
+    def _doubt_rights(self) -> None:
+        now = trio.current_time()
+        if now > self._doubted_at + RIGHTS_PAUSE:
+            self._doubted_at = now
+            self._rights = self._settings = True
             self._hint.set()
 
     async def _follow_hints(self, nursery: trio.Nursery) -> None:
@@ -158,6 +178,9 @@ class Removals:
 
     async def _follow_settings(self) -> None:
         try:
+            if self._rights:
+                self._rights = False
+                await settings.look_again(self._m)
             status = await self._m.store.status()
         except BucketNotFoundError:
             # The watch waits for it to come back.

@@ -32,6 +32,13 @@ async def look_at_permissions(mounted: Mounted) -> None:
             )
 
 
+async def look_again(mounted: Mounted) -> None:
+    """The credentials may be allowed something else by now.  Takes effect with the next
+    `follow`."""
+    if not mounted.read_only_mount:
+        mounted.refusal = await mounted.store.refusal()
+
+
 def follow(mounted: Mounted, status: BucketStatus) -> None:
     """Take over the settings in *status*, which has just been asked for."""
     before, had_batches = mounted.read_only, mounted.atomic
@@ -40,6 +47,8 @@ def follow(mounted: Mounted, status: BucketStatus) -> None:
     if reason is not None and before is None:
         mounted.read_only = None
         became_read_only(mounted, reason)
+    elif before is not None and reason is None:
+        log.warning("bucket %s can be written from now on", mounted.store.bucket)
     if mounted.atomic and not had_batches:
         log.info("bucket %s takes atomic batches now", status.bucket)
     mounted.reader.move_to(status.identity)

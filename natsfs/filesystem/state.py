@@ -165,6 +165,8 @@ class Mounted:
     tree_directory: Path | None = None
     #: Called when the bucket was found to be gone.
     on_gone: Callable[[], None] = lambda: None
+    #: Called when the credentials were found to allow something else than was known, or may do so.
+    on_doubtful_rights: Callable[[], None] = lambda: None
     #: Whether close(2) returns when the bytes are in the journal (W8).
     writeback: bool = False
     #: What mount(8) calls noatime and nodiratime: the kernel leaves atime to FUSE's servers.
@@ -193,6 +195,8 @@ class Mounted:
     def check_writable(self) -> None:
         """Errors: `ReadOnlyError` when nothing may be changed here."""
         if self.read_only is not None:
+            if self.refusal is not None:
+                self.on_doubtful_rights()
             raise ReadOnlyError(self.read_only)
 
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -99,8 +100,10 @@ def guarded(directory: Path, users: dict[str, str], definitions: str = "") -> It
 
 @pytest.fixture
 def by_the_readme(tmp_path: Path) -> Iterator[Guarded]:
-    """A server with the users `reader` and `writer`."""
-    with guarded(tmp_path, {"reader": "$reader", "writer": "$writer"}, documented()) as made:
+    """A server with the users `reader`, `writer` and `changing`, who may write at first."""
+    # A server that has no use for one of the definitions would not take its configuration.
+    users = {"reader": "$reader", "writer": "$writer", "changing": "$writer"}
+    with guarded(tmp_path, users, documented()) as made:
         yield made
 
 
@@ -215,6 +218,67 @@ def test_writer(by_the_readme: Guarded) -> None:
         natsfs(by_the_readme.environment, "gc", "--json", by_the_readme.url("admin")).check()
     )
     assert not found["chunks"]
+
+
+# -- what changes while it is mounted -------------------------------------------------------------
+
+
+def allow(made: Guarded, role: str) -> None:
+    """Give the user `changing` the permissions of *role*, as an administrator does."""
+    path = made.server.directory / "server.conf"
+    user = "user: changing, password: pw, permissions: $"
+    path.write_text(re.sub(rf"({re.escape(user)})\w+", rf"\g<1>{role}", path.read_text()))
+    reloaded = log_of(made).count("Reloaded server configuration")
+    os.kill(made.server.pid, signal.SIGHUP)
+    wait_until(
+        lambda: log_of(made).count("Reloaded server configuration") > reloaded, "it is reloaded"
+    )
+
+
+def log_of(made: Guarded) -> str:
+    (path,) = made.server.directory.glob("*.log")
+    return path.read_text()
+
+
+@pytest.mark.parametrize("first", ["write", "mkdir", "rename"])
+def test_rights_taken_and_given(by_the_readme: Guarded, first: str) -> None:
+    """E: when the right to store is taken away, the next change is refused at once, and the log and
+    `natsfs status` say that the mount can only be read; when it is given again, changes work
+    without a remount."""
+    mount = by_the_readme.mount("changing")
+    mount.expect_trouble("can only be read|can be written|is not saved yet")
+    with mount:
+        top = mount.directory
+        allow(by_the_readme, "reader")
+        assert outcome(lambda: CHANGES[first](top)) == "EACCES"
+        wait_until(lambda: "can only be read from now on" in mount.log_text(), "the log says so")
+        assert {outcome(lambda: call(top)) for call in CHANGES.values()} == {"EROFS"}  # noqa: B023
+        assert os.listdir(top) == ["file"]
+        assert "read-only" in natsfs(by_the_readme.environment, "status", top).check()
+        allow(by_the_readme, "writer")
+        wait_until(lambda: outcome((top / "made").mkdir) == "", "it can be written")
+        for name in ("create", "chmod", "setxattr", "rename"):
+            CHANGES[name](top)
+
+
+def test_what_waits_for_rights(by_the_readme: Guarded) -> None:
+    """W7: a file that is open when the right to store is taken away is kept, and is stored when it
+    is given again."""
+    mount = by_the_readme.mount("changing")
+    mount.expect_trouble("can only be read|can be written|is not saved yet|WARNING.*flush")
+    with mount, by_the_readme.mount("reader") as other:
+        file = os.open(mount.directory / "open", os.O_CREAT | os.O_WRONLY)
+        os.write(file, b"precious")
+        allow(by_the_readme, "reader")
+        assert outcome(lambda: os.close(file)) == "EACCES"
+        wait_until(lambda: "can only be read from now on" in mount.log_text(), "the log says so")
+        allow(by_the_readme, "writer")
+        wait_until(lambda: outcome((mount.directory / "made").mkdir) == "", "it can be written")
+        wait_until(lambda: is_there(other.directory / "open", b"precious"), "what waited")
+
+
+def is_there(path: Path, body: bytes) -> bool:
+    return path.exists() and path.read_bytes() == body
 
 
 # -- what is missing ------------------------------------------------------------------------------

@@ -43,9 +43,15 @@ class Ground(ExitStack):
         self.natsfs("bucket", "create", f"{self.url}/{self.bucket}", *options).check()
 
     def mount(
-        self, *options: str, url: str = "", life: float = 240.0, fresh: bool = False
+        self,
+        *options: str,
+        url: str = "",
+        life: float = 240.0,
+        fresh: bool = False,
+        bucket: str = "",
     ) -> Mount:
-        """The bucket, mounted by the servers *url*; *fresh* with a cache of its own."""
+        """The bucket, or another *bucket*, mounted by the servers *url*; *fresh* with a cache of
+        its own."""
         number, self._mounts = self._mounts, self._mounts + 1
         directory = self._directory / f"mnt-{number}"
         directory.mkdir()
@@ -53,7 +59,7 @@ class Ground(ExitStack):
         if fresh:
             environment = private_environment(self._directory / f"private-{number}")
         mount = Mount(
-            f"{url or self.url}/{self.bucket}",
+            f"{url or self.url}/{bucket or self.bucket}",
             directory,
             *options,
             env=environment,

@@ -218,3 +218,18 @@ def test_what_the_server_lacks(ground: Ground) -> None:
     assert found.status == 0, found.err
     freed = ground.natsfs("gc", f"{ground.url}/{ground.bucket}")
     assert freed.status == 0, freed.err
+
+
+def test_mirror(ground: Ground) -> None:
+    """A6: one line says that a mirror on such a server may be out of date: it ends at the first
+    object that was stored on a condition."""
+    mirror = ground.py().of(f"{ground.bucket}-m")
+    source = {"name": f"OBJ_{ground.bucket}"}
+    settings = {"name": f"OBJ_{mirror.bucket}", "mirror": source, "allow_rollup_hdrs": True}
+    mirror.api("STREAM.CREATE", **settings)
+    ground.py().put("before", b"by nats-py")
+    mount = ground.mount(bucket=mirror.bucket)
+    mount.expect_trouble("WARNING.*is a mirror on a server before 2.12")
+    assert mount.log_text().count("is a mirror on a server before 2.12") == 1
+    wait_until((mount.directory / "before").exists, "what came before")
+    assert refused((mount.directory / "new").mkdir) == "EROFS"

@@ -5,6 +5,7 @@ Concurrency: stateless; the server decides who creates a bucket first.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -17,6 +18,15 @@ from natsfs.store.jetstream.store import JetStreamStore, account_limits
 from natsfs.store.model import AccountLimits, BucketConfig, BucketEvent, BucketStatus
 from natsfs.store.streams import parse_status, stream_config
 from natsfs.store.wire import new_nuid, stream_name
+
+log = logging.getLogger(__name__)
+
+#: The first servers whose mirrors do not check again what a message was published under
+#: (nats-server issue 5865, PR 6961).  On earlier ones a mirror stops for good where that does not
+#: hold: the name in Nats-Expected-Stream never is its own, and an expected revision is missing as
+#: soon as a rollup at the origin was faster.  Exclusive creation needs these headers, and no origin
+#: knows of its mirrors, so natsfs cannot do without.
+MIRROR_VERSION = (2, 12, 0)
 
 #: A field of the request is unknown to a strict server, or not valid for this one.
 INVALID_JSON = 10025
@@ -67,9 +77,15 @@ class JetStreamManager(ObjectStoreManager):
 
     async def bind(self, bucket: str) -> JetStreamStore:
         verb = f"STREAM.INFO.{stream_name(bucket)}"
-        return JetStreamStore(
-            self._api, parse_status(await self._api.ask(f"bucket {bucket!r}", verb))
-        )
+        status = parse_status(await self._api.ask(f"bucket {bucket!r}", verb))
+        version = self._api.session.server_version
+        if status.mirror is not None and version is not None and version < MIRROR_VERSION:
+            log.warning(
+                "bucket %s is a mirror on a server before 2.12, which ends it at the first object "
+                "that natsfs wrote, and without allow_rollup_hdrs at any: what it shows may be old",
+                bucket,
+            )
+        return JetStreamStore(self._api, status)
 
     def opened(self, status: BucketStatus) -> JetStreamStore:
         return JetStreamStore(self._api, status)

@@ -44,7 +44,11 @@ _COMMANDS = {
     "serve": "natsfs.cli.serve",
     "completion": "natsfs.cli.completion",
     "install-helper": "natsfs.cli.install_helper",
+    "help": "natsfs.cli.help",
 }
+
+#: What a command is called in its module, where its name means something else to Python.
+_OTHERWISE = {"help": "help_", "install-helper": "install_helper"}
 
 
 class _Commands(Group):
@@ -57,12 +61,12 @@ class _Commands(Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = getattr(
-            import_module(_COMMANDS[cmd_name]), cmd_name.replace("-", "_")
+            import_module(_COMMANDS[cmd_name]), _OTHERWISE.get(cmd_name, cmd_name)
         )
         return command
 
 
-@click.group(cls=_Commands)
+@click.group(cls=_Commands, epilog="`natsfs help` lists pages on semantics, errors and more.")
 @click.version_option(__version__, prog_name="natsfs", message="%(prog)s %(version)s")
 def natsfs() -> None:
     """Mount NATS JetStream Object Store buckets as directories.

@@ -44,13 +44,36 @@ def bucket() -> None:
 
 @bucket.command(cls=Command)
 @click.argument("source")
-@click.option("--description", default="", help="What it is for")
-@click.option("--ttl", type=Duration(), metavar="DURATION", help="Let objects expire after this")
-@click.option("--max-bytes", type=Size(), metavar="SIZE", default=-1, help="Bound of its size")
-@click.option("--storage", type=click.Choice(["file", "memory"]), default="file")
-@click.option("--replicas", type=click.IntRange(1, 5), default=1, help="Copies in a cluster  [1]")
-@click.option("--cluster", default="", help="Place it in this cluster")
-@click.option("--tag", "tags", multiple=True, help="Place it on servers with this tag; repeatable")
+@click.option("--description", default="", metavar="TEXT", help="What it is for  [nothing]")
+@click.option(
+    "--ttl", type=Duration(), metavar="DURATION", help="Let objects expire after this  [never]"
+)
+@click.option(
+    "--max-bytes", type=Size(), metavar="SIZE", default=-1, help="Bound of its size  [none]"
+)
+@click.option(
+    "--storage",
+    type=click.Choice(["file", "memory"]),
+    default="file",
+    help="Where the server keeps it  [file]",
+)
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 5),
+    default=1,
+    metavar="N",
+    help="Copies in a cluster  [1]",
+)
+@click.option(
+    "--cluster", default="", metavar="NAME", help="Place it in this cluster  [the server's]"
+)
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="TAG",
+    help="Place it on servers with this tag; repeatable",
+)
 @click.option("--compress", is_flag=True, help="Let the server compress")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="Label it; repeatable")
 @_JSON

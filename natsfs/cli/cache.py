@@ -24,7 +24,10 @@ from natsfs.upkeep.listing import list_bucket
 
 _SOURCE = click.argument("source", metavar="[SOURCE]", required=False)
 _DIRECTORY = click.option(
-    "--cache-dir", type=click.Path(path_type=Path), help="The one of --cache-dir  [that of mounts]"
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The --cache-dir of the mounts  [XDG cache directory]",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON")
 

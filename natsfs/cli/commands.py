@@ -24,10 +24,10 @@ KERNEL_WORDS = frozenset(
 )
 
 #: Words of mount(8) that have another name here.
-_ALIASES = {"ro": "read_only", "nonempty": "allow_non_empty"}
+ALIASES = {"ro": "read_only", "nonempty": "allow_non_empty"}
 
 #: Words that are for mount(8), systemd and fstab(5), or ask for what happens anyway.
-_FOR_OTHERS = frozenset(
+FOR_OTHERS = frozenset(
     {
         *("rw", "defaults", "auto", "noauto", "user", "users", "nouser", "nousers", "owner"),
         *("noowner", "group", "nogroup", "nofail", "_netdev", "relatime", "silent", "loud"),
@@ -123,7 +123,7 @@ class MountCommand(Command):
         for word in (word for group in groups for word in group.split(",") if word):
             if word in KERNEL_WORDS:
                 kernel_words.append(word)
-            elif not (word in _FOR_OTHERS or word.startswith(_NOTES)):
+            elif not (word in FOR_OTHERS or word.startswith(_NOTES)):
                 flags.append(self._flag(ctx, word))
         return tuple(kernel_words), [flag for flag in flags if flag]
 
@@ -134,8 +134,8 @@ class MountCommand(Command):
             raise click.UsageError(
                 "natsfs cannot remount; unmount the directory, and mount it", ctx
             )
-        name = _ALIASES.get(name, name.removeprefix(_OWN))
-        option = self._long_options().get(name)
+        name = ALIASES.get(name, name.removeprefix(_OWN))
+        option = self.long_options().get(name)
         if option is None or "-" in name:
             if ctx.meta["sloppy"]:
                 return ""
@@ -148,7 +148,8 @@ class MountCommand(Command):
             raise click.UsageError(f"the mount option {name!r} needs a value: {name}=…", ctx)
         return f"{_long(name)}={value}"
 
-    def _long_options(self) -> dict[str, click.Option]:
+    def long_options(self) -> dict[str, click.Option]:
+        """The options that `-o` has, by the names that it has for them."""
         return {
             flag.removeprefix("--").replace("-", "_"): option
             for option in self.params
@@ -184,7 +185,7 @@ def embedded_option(command: _Function) -> _Function:
         "--embedded",
         metavar="[=STORE_DIR]",
         callback=_embedded,
-        help="Use a private nats-server with its store in STORE_DIR",
+        help="Use a private nats-server with its store in STORE_DIR  [XDG data directory]",
     )(command)
 
 

@@ -16,7 +16,7 @@ VARIABLE = "_NATSFS_COMPLETE"
 
 #: How each shell is told for good.
 _INSTALL = {
-    "bash": "natsfs completion bash > ~/.local/share/bash-completion/completions/natsfs",
+    "bash": "natsfs completion bash \\\n  > ~/.local/share/bash-completion/completions/natsfs",
     "zsh": "natsfs completion zsh > ~/.zfunc/_natsfs",
     "fish": "natsfs completion fish > ~/.config/fish/completions/natsfs.fish",
 }

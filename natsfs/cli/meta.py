@@ -63,7 +63,7 @@ def get(source: str, keys: tuple[str, ...], as_json: bool, **options: Any) -> No
 @meta.command("set", cls=Command)
 @click.argument("source")
 @click.argument("pairs", metavar="[KEY=VALUE]...", nargs=-1)
-@click.option("--description", help="What it is; '' for nothing")
+@click.option("--description", metavar="TEXT", help="What it is; '' for nothing")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Add; repeatable")
 @click.option("--unset", multiple=True, metavar="KEY", help="Drop this metadata; repeatable")
 @click.option("--unset-header", multiple=True, metavar="NAME", help="Drop this header; repeatable")

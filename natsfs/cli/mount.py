@@ -55,12 +55,18 @@ _PATH = click.Path(path_type=Path)
 @click.option("--hard", is_flag=True, help="Wait for a lost server for ever, not for --timeout")
 @click.option("--allow-other", is_flag=True, help="Let other users in, as the modes allow")
 @click.option("--allow-non-empty", is_flag=True, help="Hide what is in DIRECTORY meanwhile")
-@click.option("--uid", type=_IDENTITY, help="Owner of what has none  [you]")
-@click.option("--gid", type=_IDENTITY, help="Group of what has none  [yours]")
-@click.option("--umask", type=Octal(), help="Bits taken off the two modes  [022]")
-@click.option("--file-mode", type=Octal(), help="Mode of files that have none  [666]")
-@click.option("--dir-mode", type=Octal(), help="Mode of directories that have none  [777]")
-@click.option("--cache-dir", type=_PATH, help="Where to cache  [XDG cache directory]")
+@click.option("--uid", type=_IDENTITY, metavar="UID", help="Owner of what has none  [you]")
+@click.option("--gid", type=_IDENTITY, metavar="GID", help="Group of what has none  [yours]")
+@click.option("--umask", type=Octal(), metavar="MODE", help="Bits taken off the two modes  [022]")
+@click.option(
+    "--file-mode", type=Octal(), metavar="MODE", help="Mode of files that have none  [666]"
+)
+@click.option(
+    "--dir-mode", type=Octal(), metavar="MODE", help="Mode of directories that have none  [777]"
+)
+@click.option(
+    "--cache-dir", type=_PATH, metavar="DIR", help="Where to cache  [XDG cache directory]"
+)
 @click.option("--cache-size", type=Size(), metavar="SIZE", help="Bound of the cache  [10G]")
 @click.option(
     "--purge-delay",
@@ -91,7 +97,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--sloppy", is_flag=True, hidden=True, help="Overlook unknown mount options: mount -s"
 )
-@click.option("--log-file", type=_PATH, help="Log there  [XDG state directory]")
+@click.option("--log-file", type=_PATH, metavar="FILE", help="Log there  [XDG state directory]")
 @click.option(
     "--log-target",
     type=click.Choice([target.value for target in Target]),

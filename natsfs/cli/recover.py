@@ -49,7 +49,12 @@ LEFT = 4
     metavar="DIR",
     help="Write these into files below DIR instead",
 )
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where it was cached")
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The --cache-dir of the mounts  [XDG cache directory]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @store_options
 def recover(

@@ -37,7 +37,9 @@ BROKEN_PIPE = 141
 @click.command(cls=Command)
 @click.argument("source")
 @click.option("--initial", is_flag=True, help="First print what is there")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many changes")
+@click.option(
+    "--count", type=click.IntRange(min=1), metavar="N", help="End after so many changes  [never]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line")
 @store_options
 def watch(source: str, initial: bool, count: int | None, as_json: bool, **options: Any) -> int:

@@ -43,8 +43,8 @@ INBOX = 'subscribe: "_INBOX.>"'
 
 
 def documented() -> str:
-    """The permissions as the README has them: definitions of `reader` and `writer`."""
-    text = (PACKAGE_ROOT / "README.md").read_text()
+    """The permissions as the manual has them: definitions of `reader` and `writer`."""
+    text = (PACKAGE_ROOT / "natsfs" / "manual" / "permissions.md").read_text()
     found = re.search(r"^```\n(reader = .*?)^```", text, re.MULTILINE | re.DOTALL)
     assert found is not None
     return found[1]
@@ -121,7 +121,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("options", [[], ["-o", "ro"]])
 def test_reader(by_the_readme: Guarded, options: list[str]) -> None:
-    """E: with the permissions of the README to read, everything can be read by every command, and
+    """E: with the permissions of the manual to read, everything can be read by every command, and
     a change is EROFS at once, without `-o ro` as with it."""
     mount = by_the_readme.mount("reader", *options)
     with mount:
@@ -202,7 +202,7 @@ def seen_by(watch: subprocess.Popen[bytes], path: Path) -> bool:
 
 
 def test_writer(by_the_readme: Guarded) -> None:
-    """E: with the permissions of the README to write, everything works and nothing is denied."""
+    """E: with the permissions of the manual to write, everything works and nothing is denied."""
     with by_the_readme.mount("writer") as mount:
         top = mount.directory
         for call in CHANGES.values():

@@ -26,7 +26,7 @@ _SETUP = """
 set -e
 umount --all --lazy --internal-only --types "$2" || true
 mount -t tmpfs tmpfs "$1"
-for place in /usr/sbin /etc /root; do
+for place in /usr/sbin /usr/local/share /etc /root; do
     mkdir -p "$1/up$place" "$1/work$place"
     mount -t overlay overlay -o "lowerdir=$place,upperdir=$1/up$place,workdir=$1/work$place" $place
 done

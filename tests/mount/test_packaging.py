@@ -63,8 +63,8 @@ def test_sdist(artefacts: Path) -> None:
 
 
 def test_wheel(artefacts: Path) -> None:
-    """The wheel says for which Pythons it is, has type information and the examples, and nothing
-    but the package."""
+    """The wheel says for which Pythons it is, has type information, the examples and the manual,
+    and nothing but the package."""
     (path,) = artefacts.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -73,7 +73,10 @@ def test_wheel(artefacts: Path) -> None:
     assert {"natsfs/py.typed", "natsfs/examples/fstab", "natsfs/examples/natsfs@.service"} <= set(
         names
     )
-    assert {name.partition("/")[0] for name in names} == {"natsfs", metadata.partition("/")[0]}
+    about_it = metadata.partition("/")[0]
+    data = about_it.replace(".dist-info", ".data")
+    assert {name.partition("/")[0] for name in names} == {"natsfs", about_it, data}
+    assert {"natsfs/manual/semantics.md", f"{data}/data/share/man/man1/natsfs.1"} <= set(names)
     assert about["Requires-Python"] == ">=3.11"
     pythons = {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)}
     assert pythons <= set(about.get_all("Classifier") or [])
@@ -105,6 +108,8 @@ def test_install(artefacts: Path, tmp_path: Path, environment: dict[str, str]) -
         "import natsfs.config\nreveal_type(natsfs.config.DEFAULT_SERVER)\n"
     )
     assert '"str"' in call(venv / "bin" / "mypy", "--strict", "user.py")
+    assert "# What a mount promises" in call(natsfs, "help", "semantics")
+    assert (venv / "share" / "man" / "man8" / "mount.natsfs.8").is_file()
     call(natsfs, "install-helper", "--prefix", tmp_path)
     assert str(venv / "bin" / "python") in (tmp_path / "mount.natsfs").read_text()
     assert "sys.path" not in (tmp_path / "mount.natsfs").read_text()

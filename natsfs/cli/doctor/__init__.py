@@ -32,7 +32,12 @@ PROBLEMS = 1
 
 @click.command(cls=Command)
 @click.argument("source", metavar="[SOURCE]", required=False)
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where mounts are to cache")
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where mounts are to cache  [XDG cache directory]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @store_options
 def doctor(source: str | None, cache_dir: Path | None, as_json: bool, **options: Any) -> int:

@@ -9,10 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import click
+from manpages.options import root
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-
-from natsfs.cli import natsfs
 
 ROOT = Path(__file__).parent.parent
 MANUAL = ROOT / "natsfs" / "manual"
@@ -98,7 +97,7 @@ def natsfs_calls(line: str) -> Iterator[list[str]]:
 
 def command_of(words: list[str]) -> tuple[click.Context, list[str]]:
     """The natsfs command that *words* call, and what is left of them.  Errors: `KeyError`."""
-    ctx, rest = click.Context(natsfs, info_name="natsfs"), list(words)
+    ctx, rest = root(), list(words)
     while rest and isinstance(ctx.command, click.Group) and not rest[0].startswith("-"):
         command = ctx.command.get_command(ctx, rest[0])
         if command is None:
@@ -107,9 +106,17 @@ def command_of(words: list[str]) -> tuple[click.Context, list[str]]:
     return ctx, rest
 
 
-def flags(command: click.Command) -> set[str]:
-    """What the options of *command* are called, the hidden ones included."""
-    ctx = click.Context(command)
-    return {
-        flag for param in command.get_params(ctx) for flag in (*param.opts, *param.secondary_opts)
-    }
+def flags(ctx: click.Context) -> set[str]:
+    """What the options of the command of *ctx* are called, the hidden ones included."""
+    params = ctx.command.get_params(ctx)
+    return {flag for param in params for flag in (*param.opts, *param.secondary_opts)}
+
+
+def parse_mount(arguments: list[str]) -> None:
+    """Let `natsfs mount` parse its *arguments*, some of which may be missing.
+
+    Errors: `click.UsageError`.
+    """
+    ctx, _ = command_of(["mount"])
+    ctx.resilient_parsing = True
+    ctx.command.parse_args(ctx, arguments)

@@ -17,7 +17,12 @@ _WORD = re.compile(r"([A-Z_]+)")
 
 def commands() -> Iterator[tuple[str, click.Command, click.Context]]:
     """Every command with the words that call it, in the order in which natsfs lists them."""
-    yield from _below(natsfs, click.Context(natsfs, info_name="natsfs"))
+    yield from _below(natsfs, root())
+
+
+def root() -> click.Context:
+    """That of natsfs itself.  A command remembers its help option as it was first asked for."""
+    return click.Context(natsfs, info_name="natsfs", **natsfs.context_settings)
 
 
 def _below(
@@ -120,8 +125,7 @@ def _value(option: click.Option, ctx: click.Context) -> str:
 
 def shared_options() -> str:
     """The options that all commands with a server have, and --verbose, which all have."""
-    ctx = click.Context(natsfs, info_name="natsfs")
-    mount, _ = _mount()
+    mount, ctx = _mount()
     (verbose,) = (one for one in visible(mount) if one.name == "verbose")
     return "".join(_option(one, ctx) for one in (*shared(), verbose))
 

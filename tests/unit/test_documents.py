@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from manpages.options import commands
 
 from natsfs.cli.argv import mount_arguments
 from natsfs.cli.commands import MountCommand
@@ -25,6 +26,7 @@ from tests.documents import (
     flags,
     headings,
     natsfs_calls,
+    parse_mount,
     rows,
     tokens,
 )
@@ -72,7 +74,7 @@ def check_call(words: list[str]) -> None:
     ctx, rest = command_of(words)
     command = ctx.command
     if isinstance(command, MountCommand):
-        command.parse_args(click.Context(command, resilient_parsing=True), list(rest))
+        parse_mount(list(rest))
     rest = ["--embedded=" if word == "--embedded" else word for word in rest]
     given, arguments, _ = command.make_parser(ctx).parse_args(rest)
     assert not arguments
@@ -98,7 +100,7 @@ def test_commands_in_prose(name: str, span: str) -> None:
     ctx, _ = command_of(words[:1])
     if isinstance(ctx.command, click.Group) and len(words) == 2:
         ctx, _ = command_of(words)
-    known = flags(ctx.command)
+    known = flags(ctx)
     used = {word.partition("=")[0] for word in re.findall(r"(?<= )--?[a-z][a-z-]*", span)}
     assert used - known == set(), f"{ctx.command_path} does not have these"
 
@@ -114,9 +116,7 @@ def test_options_in_prose() -> None:
 
 
 def every_flag() -> set[str]:
-    from manpages.options import commands  # noqa: PLC0415
-
-    return {flag for _, command, _ in commands() for flag in flags(command)}
+    return {flag for _, _, ctx in commands() for flag in flags(ctx)}
 
 
 def migration_cells() -> set[str]:
@@ -145,13 +145,11 @@ def test_migration() -> None:
 
 def test_mount_words_in_prose() -> None:
     """What the documents put behind -o are mount options."""
-    (mount,) = (ctx.command for ctx, _ in [command_of(["mount"])])
-    assert isinstance(mount, MountCommand)
     for name, span in spans():
         found = re.fullmatch(r"-o ([a-z_]+(?:=[^,]*)?(?:,[a-z_]+(?:=[^,]*)?)*)", span)
         if found is None or (name == MIGRATION.name and span not in migration_cells()):
             continue
-        mount.parse_args(click.Context(mount, resilient_parsing=True), ["-o", found[1]])
+        parse_mount(["-o", found[1]])
 
 
 # -- semantics.md ---------------------------------------------------------------------------------
@@ -243,10 +241,8 @@ FSTAB = re.compile(r"(nats://\S+) +(/\S+) +natsfs +(\S+) +0 +0")
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_lines_of_fstab(name: str) -> None:
     """mount(8) gets along with what the documents say for fstab(5)."""
-    (mount,) = (ctx.command for ctx, _ in [command_of(["mount"])])
     for line in fenced(DOCUMENTS[name]):
         if line.startswith("nats://"):
             found = FSTAB.fullmatch(line)
             assert found is not None, line
-            arguments = mount_arguments([found[1], found[2], "-o", f"rw,{found[3]}"])
-            mount.parse_args(click.Context(mount, resilient_parsing=True), arguments)
+            parse_mount(mount_arguments([found[1], found[2], "-o", f"rw,{found[3]}"]))

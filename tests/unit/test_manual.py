@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
-from manpages.options import commands, common, shared, visible
+from manpages.options import commands, common, root, shared, visible
 from manpages.pages import MANUAL, pages
 
 from natsfs.cli.commands import MountCommand
@@ -99,7 +99,7 @@ def test_defaults() -> None:
 def test_units() -> None:
     """Every option with a value says what kind of value: a number, a unit, a file, words."""
     vague = ("TEXT", "INTEGER", "INTEGER RANGE", "FLOAT", "PATH")
-    ctx = click.Context(click.Command("natsfs"))
+    ctx = root()
     found = {name for name, one in valued() if one.make_metavar(ctx) in vague}
     assert found == {"natsfs bucket create --description", "natsfs meta set --description"}
 

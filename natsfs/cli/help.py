@@ -31,8 +31,16 @@ _STYLES = {"markdown.code": "bold", "markdown.code_block": "bold", "markdown.tab
 _COMMENT = re.compile(r"^<!--.*?-->\n+", re.MULTILINE | re.DOTALL)
 
 
+def _complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The commands and topics that begin so, for a shell."""
+    root = ctx.find_root()
+    assert isinstance(root.command, click.Group)
+    names = [*root.command.list_commands(root), *TOPICS]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 @click.command("help", cls=Command)
-@click.argument("words", metavar="[COMMAND|TOPIC]", nargs=-1)
+@click.argument("words", metavar="[COMMAND|TOPIC]", nargs=-1, shell_complete=_complete)
 @click.pass_context
 def help_(ctx: click.Context, words: tuple[str, ...]) -> None:
     """Show the help of a command, or a page of the manual.

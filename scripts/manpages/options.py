@@ -44,7 +44,7 @@ def visible(command: click.Command) -> list[click.Option]:
 
 def shared() -> list[click.Option]:
     """The options that all commands with a server have."""
-    return visible(store_options(click.command()(lambda: None)))
+    return visible(click.command()(store_options(lambda: None)))
 
 
 def common() -> set[str]:

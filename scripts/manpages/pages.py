@@ -46,8 +46,9 @@ def page(source: Path) -> str:
     head = f'.TH "{escaped(name.upper())}" "{section}" "" "natsfs {__version__}" "{manual}"\n'
     note = f"{_NOTE} from {source.name} and the commands: change those.\n"
     body = _SUPERFLUOUS.sub(r"\1", blocks(text, _table))
-    # No hyphens in the middle of words that are to be typed, and lines as long as they come.
-    return f"{note}{head}.nh\n.ad l\n{body}"
+    # No hyphens in words that are to be typed, lines as long as they come, and one blank behind a
+    # sentence wherever its line ends in the source.
+    return f"{note}{head}.nh\n.ad l\n.ss 12 0\n{body}"
 
 
 def _table(name: str) -> str:

@@ -113,6 +113,14 @@ def test_document(name: str, server: Server, reader: System) -> None:
             reader.natsfs("umount", "--force", mount["directory"])
 
 
+def test_what_others_say(reader: System) -> None:
+    """What troubleshooting.md quotes of mount(8) and umount(8) is what they say."""
+    unknown = reader.run("/bin/mount", "-t", "natsfs", "nats://host/bucket", "/mnt")
+    assert "unknown filesystem type 'natsfs'" in unknown.err
+    busy = reader.run("/bin/sh", "-c", "cd /mnt && LC_ALL=C umount /mnt")
+    assert "target is busy" in busy.err
+
+
 def test_nothing_is_left_out_in_vain() -> None:
     """Each exception is one that a document has."""
     lines = [line for path in DOCUMENTS.values() for line in command_lines(path)]

@@ -45,6 +45,14 @@ def test_topics(capsys: pytest.CaptureFixture[str], topic: str) -> None:
     assert text.startswith("# ")
 
 
+def test_completion() -> None:
+    """A shell completes commands and topics."""
+    asked = {"COMP_WORDS": "natsfs help se", "COMP_CWORD": "2", "_NATSFS_COMPLETE": "bash_complete"}
+    command = [sys.executable, "-c", "from natsfs.cli import main; main([])"]
+    done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True)
+    assert done.stdout.split() == ["plain,seal", "plain,serve", "plain,semantics"]
+
+
 def test_every_page_is_a_topic() -> None:
     """No page of the manual is forgotten."""
     pages = {name.removesuffix(".md") for name in DOCUMENTS} - {"README"}

@@ -50,7 +50,7 @@ FOREIGN = {
 #: Messages that others print, with whom.
 OTHERS_SAY = {
     "option allow_other only allowed if 'user_allow_other' is set": "fusermount3",
-    "mount: unknown filesystem type 'natsfs'": "mount(8)",
+    "unknown filesystem type 'natsfs'": "mount(8)",
     "target is busy": "umount(8)",
 }
 

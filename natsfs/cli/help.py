@@ -17,6 +17,7 @@ from natsfs.errors import UsageError
 TOPICS = {
     "semantics": "what a mount promises, with the ids by which the tests know it",
     "limits": "what it does not do",
+    "connecting": "which server, and as whom: options, variables, credentials",
     "permissions": "what a user of the server needs to be allowed",
     "troubleshooting": "messages and errors, what they mean and what to do",
     "migration": "from rclone, s3fs, gcsfuse and `nats object`: flags and habits",

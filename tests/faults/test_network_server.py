@@ -333,3 +333,13 @@ def test_the_end_of_a_hard_mount(
                 os.kill(hard.pid, signal.SIGTERM)
             assert maker.wait(30)
         hard.ended(60)
+
+
+def test_killing_a_mount_frees_programs(hard: Mount, own_server: Server) -> None:
+    """A5: kill -9 of the daemon frees at once who waits for a server that hangs."""
+    with stopped(own_server):
+        maker = touch(hard.directory / "made")
+        wait_until(lambda: is_asleep(maker), "a program waits")
+        os.kill(hard.pid, signal.SIGKILL)
+        assert maker.wait(AT_ONCE)
+        hard.kill()

@@ -96,8 +96,8 @@ def test_defaults() -> None:
 
 
 def test_units() -> None:
-    """Every option with a value says what kind of value: a number, a unit, a file, words."""
-    vague = ("TEXT", "INTEGER", "INTEGER RANGE", "FLOAT", "PATH")
+    """Every option with a value says what kind of value: a path, a unit, what number."""
+    vague = ("TEXT", "INTEGER", "INTEGER RANGE", "FLOAT")
     ctx = root()
     found = {name for name, one in valued() if one.make_metavar(ctx) in vague}
     assert found == {"natsfs bucket create --description", "natsfs meta set --description"}

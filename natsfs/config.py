@@ -15,6 +15,20 @@ DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """A SOCKS5 proxy; its text has no secret."""
+
+    host: str
+    port: int
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"socks5://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """How to reach NATS.  Secrets live here and nowhere else; `repr` does not show them."""
 
@@ -24,6 +38,11 @@ class ServerConfig:
     token: str | None = field(default=None, repr=False)
     creds: Path | None = None
     nkey: Path | None = None
+    #: What a credentials file, or an nkey's, would say, where it stands in no file.
+    creds_text: str | None = field(default=None, repr=False)
+    nkey_text: str | None = field(default=None, repr=False)
+    #: A user JWT that needs no signature.
+    bearer: str | None = field(default=None, repr=False)
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -31,6 +50,10 @@ class ServerConfig:
     domain: str | None = None
     api_prefix: str | None = None
     inbox_prefix: str | None = None
+    #: What every connection goes through.
+    proxy: Proxy | None = None
+    #: The context of the `nats` command that some of this comes from.
+    context: str | None = None
     #: Seconds: the longest that one request may wait for its answer, reconnecting included (A5).
     timeout: float = 60.0
     #: Seconds for the first connection: a mount that cannot start should say so soon.

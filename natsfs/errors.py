@@ -273,7 +273,8 @@ class ServerRefused(NatsfsError):
     """
 
     def __init__(self, what: str, err_code: int, description: str) -> None:
-        super().__init__(f"{what}: {description} (JetStream error {err_code})")
+        number = f" (JetStream error {err_code})" if err_code else ""
+        super().__init__(f"{what}: {description}{number}")
         self.err_code = err_code
         self.description = description
 

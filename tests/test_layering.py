@@ -45,8 +45,10 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "store.model", "store.memory_stream", "store.primitives", "store.wire"),
     },
     "store.memory_stream": {"errors", "store.model", "store.wire"},
+    "store.socks": {"errors", "config"},
     "store.session": {
         *("errors", "config", "store.session.*", "store.wire", "store.headers", "store.protocol"),
+        "store.socks",
     },
     "store.link": {"errors", "config", "store.*"},
     "store.jetstream": {"errors", "config", "store.*"},
@@ -113,7 +115,7 @@ PURE = (
     *("errors", "config", "tree", "data.readahead", "data.small", "data.memory"),
     *("data.coverage", "data.records"),
     *("store.model", "store.base", "store.wire", "store.headers", "store.protocol"),
-    *("store.layout", "store.buffers"),
+    *("store.layout", "store.buffers", "store.socks"),
     *("store.streams", "store.foreign_json", "store.usual", "store.primitives", "store.advisories"),
 )
 #: What waits, and so has no place in them.

@@ -71,7 +71,8 @@ class _Commands(Group):
 def natsfs() -> None:
     """Mount NATS JetStream Object Store buckets as directories.
 
-    The server is the one in SOURCE, else --server, else NATS_URL, else nats://127.0.0.1:4222.
+    The server is the one in SOURCE, else --server, else NATS_URL, else that of the context of the
+    nats command, else nats://127.0.0.1:4222.
     """
 
 

@@ -164,8 +164,6 @@ def mount_config(
     """
     wanted = _wanted(source, options)
     embedded: Path | None = options["embedded"]
-    if embedded is not None and (wanted.servers.urls or options["server"]):
-        raise UsageError("--embedded brings its own server; leave the other one away")
     server = server_config(take(dict(options)), environ, wanted.servers)
     config = MountConfig(
         server=server,

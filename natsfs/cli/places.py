@@ -25,6 +25,19 @@ def complete(environ: MutableMapping[str, str]) -> None:
             environ["HOME"] = pwd.getpwuid(os.geteuid()).pw_dir
 
 
+def home_directory(environ: Mapping[str, str]) -> Path:
+    """This user's: services that systemd starts for root have no HOME.
+
+    Errors: `UsageError` (neither HOME nor the list of users has one).
+    """
+    if home := environ.get("HOME"):
+        return Path(home)
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:
+        raise UsageError("this user has no home directory; set HOME, or XDG_CONFIG_HOME") from None
+
+
 def control_directory(environ: Mapping[str, str] = os.environ) -> Path:
     """Where mounts of this user put their control sockets.
 

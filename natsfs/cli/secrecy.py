@@ -20,8 +20,11 @@ _O = rb"(?:\0-o|[,\0])"
 _IN_ARGUMENTS = re.compile(
     rb"(?:://|\0--server[=\0]|" + _O + rb"(?:nats_)?server=)([^\s\0]+)@"
     rb"|\0--user[=\0]([^\0]+)|" + _O + rb"(?:nats_)?user=([^,\0]+)"
+    rb"|\0--socks-proxy[=\0]([^\s\0]+)@|" + _O + rb"(?:nats_)?socks_proxy=([^\s,\0]+)@"
 )
-_IN_ENVIRONMENT = re.compile(rb"\0NATS_URL=([^\0]+)@|\0NATS_(?:USER|TOKEN|PASSWORD)=([^\0]+)")
+_IN_ENVIRONMENT = re.compile(
+    rb"\0NATS_(?:URL|SOCKS_PROXY)=([^\0]+)@|\0NATS_(?:USER|TOKEN|PASSWORD|JWT|SEED)=([^\0]+)"
+)
 
 #: From prctl(2).
 _PR_SET_DUMPABLE = 4
@@ -34,10 +37,20 @@ def conceal_credentials() -> None:
     The bounds are fields 48 to 51 of /proc/self/stat (proc(5)); the kernel gives 0 where it does
     not tell.  `sys.argv` and `os.environ` are copies and stay as they are.
     """
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    arguments, end, environment, last = (int(field) for field in fields[48 - 3 : 52 - 3])
+    arguments, end, environment, last = _bounds()
     _overwrite(_IN_ARGUMENTS, arguments, end)
     _overwrite(_IN_ENVIRONMENT, environment, last)
+
+
+def conceal_variable(name: str) -> None:
+    """Do the same with the environment variable *name*, whose value is a secret."""
+    _, _, environment, last = _bounds()
+    _overwrite(re.compile(rb"\0" + re.escape(os.fsencode(name)) + rb"=([^\0]+)"), environment, last)
+
+
+def _bounds() -> tuple[int, ...]:
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return tuple(int(field) for field in fields[48 - 3 : 52 - 3])
 
 
 def _overwrite(secrets: re.Pattern[bytes], start: int, stop: int) -> None:

@@ -10,10 +10,14 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from natsfs.config import Proxy
 from natsfs.errors import UsageError
 
 DEFAULT_PORT = 4222
+DEFAULT_PROXY_PORT = 1080
 SCHEMES = ("nats", "tls")
+_PROXY_SCHEMES = ("socks5", "socks5h")
+_LOGIN = ("user", "password")
 
 _HOST = re.compile(
     r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?"
@@ -72,6 +76,21 @@ def parse_servers(text: str) -> Servers:
     if path:
         raise UsageError(f"{_shown(text)} is to name servers alone; the bucket belongs into SOURCE")
     return servers
+
+
+def parse_proxy(text: str) -> Proxy:
+    """*text* as a SOCKS5 proxy, `socks5://[USER:PASSWORD@]HOST[:PORT]`.
+
+    Errors: `UsageError` that shows no credentials.
+    """
+    found = _HOST.fullmatch(text)
+    if found is None or (found["scheme"] or "").lower() not in _PROXY_SCHEMES:
+        raise UsageError(f"{_shown(text)} is no SOCKS proxy; write socks5://HOST:PORT, or none")
+    user, password = (unquote(found[name]) if found[name] else None for name in _LOGIN)
+    port = int(found["port"] or DEFAULT_PROXY_PORT)
+    if not 0 < port < 65536:
+        raise UsageError(f"{_shown(text)} has the port {port}; ports end at 65535")
+    return Proxy(found["host"].strip("[]"), port, user, password)
 
 
 def check_bucket(name: str) -> str:

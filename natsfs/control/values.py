@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from natsfs.config import ServerConfig
 
 JSON = Any
 
-#: The fields of `ServerConfig` that name files.
+#: The fields of `ServerConfig` that name files, and those that name subjects.
 SERVER_FILES = ("creds", "nkey", "tls_ca", "tls_cert", "tls_key")
+SERVER_SUBJECTS = ("domain", "api_prefix", "inbox_prefix")
 
 
 class MalformedEntry(TypedDict):
@@ -26,11 +27,15 @@ class MalformedEntry(TypedDict):
 
 class ServerStatus(TypedDict):
     """How a mount reaches its server, without anything secret: *files* names credentials and
-    certificates by the fields of `ServerConfig`."""
+    certificates by the fields of `ServerConfig`, *subjects* JetStream's domain and prefixes.
+
+    The last two are not told by mounts of natsfs that began before there were contexts."""
 
     urls: list[str]
     files: dict[str, str]
     tls_first: bool
+    context: NotRequired[str]
+    subjects: NotRequired[dict[str, str | None]]
 
 
 class MountStatus(TypedDict, total=False):
@@ -118,7 +123,11 @@ def server_status(server: ServerConfig) -> ServerStatus:
     """What others may know of *server*."""
     named = {name: getattr(server, name) for name in SERVER_FILES}
     files = {name: str(path) for name, path in named.items() if path is not None}
-    return ServerStatus(urls=list(server.urls), files=files, tls_first=server.tls_first)
+    status = ServerStatus(urls=list(server.urls), files=files, tls_first=server.tls_first)
+    status["subjects"] = {name: getattr(server, name) for name in SERVER_SUBJECTS}
+    if server.context is not None:
+        status["context"] = server.context
+    return status
 
 
 def socket_path(directory: Path, mount_point: Path) -> Path:

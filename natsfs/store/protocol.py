@@ -219,6 +219,13 @@ def parse_stored(what: str, reply: Mapping[str, Any]) -> StoredMessage:
 # -- publish acknowledgements ---------------------------------------------------------------------
 
 
+#: With the domain that answered, and the one that was to.
+_ELSEWHERE = (
+    "the JetStream domain {0!r} has a bucket of that name, too, and has taken what was for {1!r}; "
+    "give them different names, or connect to a server of {1!r}"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class PubAck:
     """What JetStream stored: *sequence* is the message's, or that of the last one of a batch of
@@ -231,15 +238,24 @@ class PubAck:
 
 
 def parse_puback(
-    what: str, payload: bytes | bytearray | memoryview, *, expected: int | None = None
+    what: str,
+    payload: bytes | bytearray | memoryview,
+    *,
+    expected: int | None = None,
+    domain: str | None = None,
 ) -> PubAck:
-    """The answer to a publish of *what* that expected revision *expected*.
+    """The answer to a publish of *what* that expected revision *expected*, from *domain*.
 
-    Errors: those of `refusal`, `ServerRefused` when it cannot be read.
+    Publishing names no domain: where another one has a bucket of that name, it stores the message,
+    too, and answers first.
+
+    Errors: those of `refusal`, `ServerRefused` when it cannot be read, or is another domain's.
     """
     try:
         reply = json.loads(bytes(payload))
         raise_refusal(what, reply, expected=expected)
+        if domain is not None and reply.get("domain", domain) != domain:
+            raise ServerRefused(what, 0, _ELSEWHERE.format(reply["domain"], domain))
         return PubAck(
             reply["stream"],
             int(reply["seq"]),

@@ -172,8 +172,8 @@ class Operator:
     user_jwt: str
 
 
-def operator_mode() -> Operator:
-    """An operator with one account that may store what it likes, and a user of it."""
+def operator_mode(**claims: object) -> Operator:
+    """An operator with one account that may store what it likes, and a user of it with *claims*."""
     operator = new_key(nkeys.PREFIX_BYTE_OPERATOR)
     account, system = (new_key(nkeys.PREFIX_BYTE_ACCOUNT) for _ in range(2))
     user = new_key(nkeys.PREFIX_BYTE_USER)
@@ -184,7 +184,7 @@ def operator_mode() -> Operator:
         system.public_key.decode(): jwt(operator, system, "account", limits=limits),
     }
     accounts = ", ".join(f"{key}: {token}" for key, token in preload.items())
-    user_jwt = jwt(account, user, "user", subs=-1, data=-1, payload=-1)
+    user_jwt = jwt(account, user, "user", subs=-1, data=-1, payload=-1, **claims)
     seed = user.seed.decode()
     return Operator(
         f"operator: {jwt(operator, operator, 'operator')}\nresolver: MEMORY\n"

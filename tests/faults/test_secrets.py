@@ -97,6 +97,46 @@ def with_creds_variable(directory: Path) -> Login:
     return replace(login, options=[], environment={"NATS_CREDS": login.options[1]})
 
 
+def with_context(config: str, **fields: str) -> Way:
+    """What a context of the `nats` command says, and the environment around it."""
+
+    def way(directory: Path) -> Login:
+        path = directory / "context.json"
+        path.write_text(json.dumps(fields))
+        environment = {"NATS_CONTEXT": str(path)}
+        if any(value.startswith("env://") for value in fields.values()):
+            environment["MY_SECRET"] = PASSWORD
+        return Login(config, [PASSWORD], environment=environment)
+
+    return way
+
+
+def with_jwt(directory: Path, *, by_context: bool = False) -> Login:
+    """A JWT and a seed, in variables or in a context."""
+    made = operator_mode()
+    login = Login(made.config, [made.seed, made.user_jwt])
+    if not by_context:
+        told = {"NATS_JWT": made.user_jwt, "NATS_SEED": made.seed}
+        return replace(login, environment=told)
+    way = with_context(made.config, user_jwt=made.user_jwt, user_seed=made.seed)
+    return replace(login, environment=way(directory).environment)
+
+
+def with_bearer(directory: Path) -> Login:
+    """A JWT that needs no seed."""
+    made = operator_mode(bearer_token=True)
+    return Login(made.config, [made.user_jwt], environment={"NATS_JWT": made.user_jwt})
+
+
+def with_key_of_context(directory: Path) -> Login:
+    """An nkey's seed that a context names by a variable."""
+    login = with_nkey(directory)
+    (seed,) = login.secrets
+    way = with_context(login.config, nkey="env://MY_SECRET")
+    told = {**way(directory).environment, "MY_SECRET": seed}
+    return replace(login, options=[], environment=told)
+
+
 def with_certificate(directory: Path, *, first: bool = False, named: bool = False) -> Login:
     """A client's certificate, which the server takes for a login."""
     made = make_certificates(directory)
@@ -132,6 +172,13 @@ WAYS: dict[str, Way] = {
     "NATS_NKEY": with_nkey_variable,
     "--creds": with_creds,
     "NATS_CREDS": with_creds_variable,
+    "a context": with_context(USERS, user="me", password=PASSWORD),
+    "a URL in a context": with_context(USERS, url=f"nats://me:{PASSWORD}@127.0.0.1:1"),
+    "a variable in a context": with_context(USERS, user="me", password="env://MY_SECRET"),
+    "an nkey in a context": with_key_of_context,
+    "NATS_JWT and NATS_SEED": with_jwt,
+    "NATS_JWT": with_bearer,
+    "a JWT in a context": lambda directory: with_jwt(directory, by_context=True),
     "--tlscert": with_certificate,
     "--tlsfirst": lambda directory: with_certificate(directory, first=True),
     "NATS_CERT": lambda directory: with_certificate(directory, named=True),

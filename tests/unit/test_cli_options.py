@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pytest
 
+from natsfs.cli import contexts
 from natsfs.cli.mount import mount, mount_config, places
 from natsfs.cli.quantities import Address, Duration, Octal, Size, shown_duration, shown_size
 from natsfs.config import ConflictPolicy, MountConfig
@@ -28,6 +29,7 @@ def config(*args: str, environ: dict[str, str] | None = None) -> MountConfig:
 def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(contexts, "home_directory", lambda _: tmp_path)
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -236,3 +238,29 @@ def test_no_addresses(text: str) -> None:
     """E: what is no address is refused, and how to write one said."""
     with pytest.raises(click.BadParameter, match="is not an address; write"):
         Address().convert(text, None, None)
+
+
+def test_connections_by_mount_options(tmp_path: Path) -> None:
+    """E: contexts, domains and prefixes are mount options; mount(8) leaves `nats_…` alone."""
+    directory = tmp_path / ".config" / "nats" / "context"
+    directory.mkdir(parents=True)
+    (directory / "prod.json").write_text('{"url": "nats://prod", "inbox_prefix": "in"}')
+    for word in ("context=prod", "nats_context=prod"):
+        found = config("demo", "/mnt", "-o", f"{word},js_domain=hub")
+        assert (found.server.urls, found.server.domain) == (("nats://prod:4222",), "hub")
+        assert (found.server.context, found.server.inbox_prefix) == ("prod", "in")
+        assert found.source == "nats://prod:4222/demo"
+    assert config("demo", "/mnt", "--domain=hub").server.domain == "hub"
+    (directory.parent / "context.txt").write_text("prod")
+    assert config("--all", "/mnt").server.urls == ("nats://prod:4222",)
+    assert config("demo", "/mnt", "-o", "no_context").server.context is None
+
+
+def test_the_timeout_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E: NATS_TIMEOUT counts where --timeout says nothing, as for the `nats` command."""
+    monkeypatch.setenv("NATS_TIMEOUT", "9s")
+    assert config("demo", "/mnt").server.timeout == 9
+    assert config("demo", "/mnt", "-o", "timeout=8s").server.timeout == 8
+    monkeypatch.setenv("NATS_TIMEOUT", "soon")
+    with pytest.raises(click.BadParameter, match="is not a duration"):
+        config("demo", "/mnt")

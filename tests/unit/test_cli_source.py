@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from natsfs.cli import contexts
 from natsfs.cli.connection import ConnectionOptions, server_config, server_of_mount
 from natsfs.cli.outcome import redacted
 from natsfs.cli.source import Servers, Source, parse_servers, parse_source
@@ -14,6 +15,12 @@ from natsfs.control import server_status
 from natsfs.errors import UsageError
 
 SECRET = "s3cr3t"
+
+
+@pytest.fixture(autouse=True)
+def _no_contexts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have selected a context."""
+    monkeypatch.setattr(contexts, "home_directory", lambda _: tmp_path)
 
 
 @pytest.mark.parametrize(

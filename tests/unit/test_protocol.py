@@ -207,6 +207,16 @@ def test_puback() -> None:
     assert ack == PubAck("OBJ_b", 9, True, 3)
 
 
+def test_an_acknowledgement_of_another_domain() -> None:
+    """E: what the bucket of that name in another JetStream domain has stored is not stored."""
+    ours = b'{"stream":"OBJ_b","seq":5,"domain":"hub"}'
+    assert parse_puback("a", ours, domain="hub").sequence == 5
+    assert parse_puback("a", ours).sequence == 5
+    assert parse_puback("a", b'{"stream":"OBJ_b","seq":5}', domain="hub").sequence == 5
+    with pytest.raises(ServerRefused, match="the JetStream domain 'hub' has a bucket"):
+        parse_puback("a", ours, domain="leaf")
+
+
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'{"stream":"x","seq":null}', b"\xff"])
 def test_puback_nonsense(payload: bytes) -> None:
     """What is no acknowledgement is refused."""

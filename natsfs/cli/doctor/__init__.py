@@ -1,5 +1,6 @@
 """`natsfs doctor`: is there what mounts need, on this host and on the server?
 
+context    the context of the `nats` command
 host       devices, limits, directories, mounts, journals
 server     the server, and a bucket
 findings   what a check has found
@@ -15,6 +16,7 @@ import click
 
 from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import server_config, take
+from natsfs.cli.doctor.context import context_findings
 from natsfs.cli.doctor.findings import Finding, State, problem, warning
 from natsfs.cli.doctor.host import host_findings
 from natsfs.cli.doctor.server import server_findings
@@ -24,7 +26,7 @@ from natsfs.cli.places import cache_directory, control_directory
 from natsfs.cli.source import parse_source
 from natsfs.cli.stores import with_session
 from natsfs.cli.target import Target, target_of
-from natsfs.errors import NatsfsError
+from natsfs.errors import NatsfsError, UsageError
 
 #: The exit status when there is a problem.
 PROBLEMS = 1
@@ -60,7 +62,16 @@ def doctor(source: str | None, cache_dir: Path | None, as_json: bool, **options:
 def _of_server(source: str | None, options: dict[str, Any]) -> list[Finding]:
     embedded: Path | None = options["embedded"]
     named = source is not None or embedded is not None or _is_named(options)
-    target = _target(source, options)
+    try:
+        target = _target(source, options)
+    except UsageError as exc:
+        text, _, advice = str(exc).partition("; ")
+        return [problem("connection", text, advice or "see `natsfs doctor --help`")]
+    context = context_findings(target.server.context, os.environ)
+    return context + _reached(target, embedded, named=named or bool(context))
+
+
+def _reached(target: Target, embedded: Path | None, *, named: bool) -> list[Finding]:
     try:
         return with_session(
             lambda session, manager: server_findings(session, manager, target.bucket),

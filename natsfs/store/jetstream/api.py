@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -29,6 +30,9 @@ T = TypeVar("T")
 
 #: What carries requests: the session by itself, or links beside one.
 Plane = Session | Links
+
+#: Where the API of a domain is.
+_OF_DOMAIN = re.compile(r"\$JS\.([^.]+)\.API")
 
 #: Answers that say "not now": no leader (10008), ingest queue full (10167), too many open batches
 #: (10210).  protocol.md 2.5, 2.7 and 2.9.
@@ -58,6 +62,9 @@ class Api:
             self._prefix = f"$JS.{config.domain}.API"
         else:
             self._prefix = (config.api_prefix or "$JS.API").rstrip(".")
+        found = _OF_DOMAIN.fullmatch(self._prefix)
+        #: The domain that is asked; None for the server's own, or where that is not known.
+        self.domain = found[1] if found else None
 
     @property
     def control(self) -> Api:

@@ -78,6 +78,11 @@ class ChunkWriter:
         self._begun = trio.current_time()
 
     @property
+    def domain(self) -> str | None:
+        """The JetStream domain that is to acknowledge what is sent; None for any."""
+        return self._bucket.api.domain
+
+    @property
     def full(self) -> bool:
         """Whether the window is, so that it is time to `flush`."""
         return self.waiting >= WINDOW_BYTES or len(self._window) >= WINDOW_MESSAGES
@@ -186,7 +191,8 @@ class ChunkWriter:
             try:
                 if isinstance(answer, NatsfsError):
                     raise answer
-                chunk.sequence = parse_puback(self._what, answer[0].data).sequence
+                data = answer[0].data
+                chunk.sequence = parse_puback(self._what, data, domain=self.domain).sequence
             except NatsfsError as error:
                 errors.append(error)
         return errors

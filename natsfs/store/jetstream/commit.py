@@ -202,7 +202,9 @@ class Committer:
             raise next((e for e in errors if not is_transient(e)), errors[-1])
         final = answers[-1]
         assert not isinstance(final, NatsfsError)
-        return parse_puback(first.info.name, final[0].data, expected=first.expected).sequence
+        return parse_puback(
+            first.info.name, final[0].data, expected=first.expected, domain=self._api.domain
+        ).sequence
 
     async def _applied(self, metas: Sequence[Planned]) -> int | None:
         """The sequence of the last of *metas* if one of them is what its subject now holds: they

@@ -222,7 +222,9 @@ class JetStreamDraft(Draft):
             if isinstance(answer, NatsfsError):
                 raise answer
             data = answer[0].data
-            revision = parse_puback(self._name, data, expected=meta.expected).sequence
+            revision = parse_puback(
+                self._name, data, expected=meta.expected, domain=self._chunks.domain
+            ).sequence
         except WrongRevision as error:
             metas = await self._decide(place, error)
             return await self._conclude(metas, place, lost=False)

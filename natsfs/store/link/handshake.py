@@ -19,6 +19,7 @@ from natsfs.store.link.outbox import Outbox
 from natsfs.store.link.receiver import Control, ProtocolError, Receiver
 from natsfs.store.link.transport import BROKEN, PlainTransport, Transport
 from natsfs.store.session import Access
+from natsfs.store.socks import handshake
 
 #: Bytes of a message when the server does not say its limit: its default.
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
@@ -43,7 +44,7 @@ async def open_transport(access: Access, subject: str, timeout: float) -> Opened
     """
     try:
         with trio.fail_after(timeout):
-            plain = PlainTransport(await trio.open_tcp_stream(*access.peer))
+            plain = PlainTransport(await _reach(access))
             try:
                 return await _log_in(plain, Receiver(), access, subject)
             except BaseException:
@@ -53,6 +54,37 @@ async def open_transport(access: Access, subject: str, timeout: float) -> Opened
         raise ConnectFailed(f"{access.address} did not answer within {timeout:.3g} s") from None
     except (*BROKEN, ProtocolError, ssl.SSLError) as error:
         raise ConnectFailed(f"cannot open a link to {access.address}: {error}") from error
+
+
+async def _reach(access: Access) -> trio.SocketStream:
+    """A connection to the server, by way of its proxy if it has one.
+
+    Errors: `OSError`, those of `BROKEN`, `ConnectFailed`.
+    """
+    stream = await trio.open_tcp_stream(*access.peer)
+    if access.proxy is None:
+        return stream
+    steps = handshake(access.proxy, access.address.host, access.address.port)
+    try:
+        data, count = next(steps)
+        while True:
+            await stream.send_all(data)
+            data, count = steps.send(await _exactly(stream, count))
+    except StopIteration:
+        return stream
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+async def _exactly(stream: trio.SocketStream, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = await stream.receive_some(count - len(data))
+        if not more:
+            raise trio.BrokenResourceError("the proxy hung up")
+        data += more
+    return data
 
 
 async def _log_in(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from natsfs.config import Proxy
 from natsfs.store.session.client import Address, RawClient
 from natsfs.store.session.denials import Denials
 
@@ -23,7 +24,8 @@ from natsfs.store.session.denials import Denials
 class Access:
     """One server, as a connection of the session found it.
 
-    *peer* is the IP address and port behind *address*, whose host name may have several.  *tls* is
+    *peer* is the IP address and port behind *address*, whose host name may have several, or that of
+    *proxy*, which is then to be asked for *address*.  *tls* is
     None where the session's connection has none; with *tls_first* the handshake comes before the
     server's greeting.  *greet* takes the decoded greeting (INFO) that a new connection got and
     gives the CONNECT line that answers it, which signs that greeting's nonce where the login is by
@@ -37,6 +39,7 @@ class Access:
     tls_first: bool
     greet: Callable[[Mapping[str, Any]], bytes] = field(compare=False, repr=False)
     denials: Denials = field(compare=False, repr=False)
+    proxy: Proxy | None = None
 
 
 def access_of(client: RawClient, address: Address, denials: Denials) -> Access:
@@ -52,6 +55,7 @@ def access_of(client: RawClient, address: Address, denials: Denials) -> Access:
         bool(client.options["tls_handshake_first"]),
         lambda info: _greet(client, info),
         denials,
+        client.proxy,
     )
 
 

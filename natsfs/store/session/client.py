@@ -23,8 +23,9 @@ import nats.errors
 from nats.aio.client import Client, RawCredentials
 from nats.aio.subscription import Subscription
 
-from natsfs.config import ServerConfig
+from natsfs.config import Proxy, ServerConfig
 from natsfs.errors import ConnectFailed
+from natsfs.store.session.proxied import transport_through
 
 DEFAULT_PORT = 4222
 
@@ -78,15 +79,17 @@ Sink = Callable[[Message], None]
 
 
 class RawClient(Client):
-    """nats-py's client with two places changed that it offers no other way to change.
+    """nats-py's client with three places changed that it offers no other way to change.
 
-    It never sends a login in clear text where TLS was asked for.  And it hands messages to the sink
+    It goes through a proxy.  It never sends a login in clear text where TLS was asked for.  And it
+    hands messages to the sink
     of their subscription at once and unparsed: the queue, task and header dictionary that nats-py
     makes for every message cost three times what the rest of receiving does, and its queue drops
     messages when it is full.  A sink must not raise: that would end nats-py's read loop.
     """
 
     insist_on_tls = False
+    proxy: Proxy | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,6 +116,12 @@ class RawClient(Client):
     def login_required(self) -> bool:
         """Whether the server's greeting asked for a login."""
         return bool(self._server_info.get("auth_required"))
+
+    async def _connect_to_server(self, s: Any) -> None:
+        if self.proxy is None:
+            await super()._connect_to_server(s)
+            return
+        self._transport = await transport_through(self.proxy, s.uri.hostname, s.uri.port)
 
     def _connect_command(self) -> bytes:
         # nats-py upgrades to TLS when the server demands it, and otherwise ignores `tls://`.
@@ -170,6 +179,7 @@ async def connect(
     """
     tls = _tls_context(address, config)
     client.insist_on_tls = tls is not None
+    client.proxy = config.proxy
     seen: list[Exception] = []
 
     async def note_error(error: Exception) -> None:
@@ -231,15 +241,18 @@ async def discard(client: RawClient) -> None:
 
 def _credentials(login: Login, config: ServerConfig) -> dict[str, Any]:
     """Arguments of nats-py's connect.  What was configured wins over what stood in the URL."""
-    arguments: dict[str, Any] = {
-        "user": config.user or login.user,
-        "password": config.password or login.password,
-        "token": config.token or login.token,
-    }
+    who = config if config.user or config.token else login
+    arguments: dict[str, Any] = {"user": who.user, "password": who.password, "token": who.token}
     if config.creds is not None:
         arguments["user_credentials"] = RawCredentials(_read_creds(config.creds))
+    elif config.creds_text is not None:
+        arguments["user_credentials"] = RawCredentials(_checked_creds(config.creds_text, "that"))
     elif config.nkey is not None:
-        arguments["nkeys_seed_str"] = _read(config.nkey, "nkey").strip()
+        arguments["nkeys_seed_str"] = _seed(_read(config.nkey, "nkey"))
+    elif config.nkey_text is not None:
+        arguments["nkeys_seed_str"] = _seed(config.nkey_text)
+    elif config.bearer is not None:
+        arguments.update(_bearer(config.bearer))
     if config.inbox_prefix:
         arguments["inbox_prefix"] = config.inbox_prefix
     return {key: value for key, value in arguments.items() if value is not None}
@@ -247,10 +260,26 @@ def _credentials(login: Login, config: ServerConfig) -> dict[str, Any]:
 
 def _read_creds(path: Path) -> str:
     """The text of a credentials file.  Checked here: nats-py reads one without a JWT for ever."""
-    text = _read(path, "credentials")
+    return _checked_creds(_read(path, "credentials"), str(path))
+
+
+def _checked_creds(text: str, shown: str) -> str:
     if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
-        raise ConnectFailed(f"{path} is no NATS credentials file: it needs a user JWT and a seed")
+        raise ConnectFailed(f"{shown} is no NATS credentials file: it needs a user JWT and a seed")
     return text
+
+
+def _seed(text: str) -> str:
+    """The seed in *text*, which may have lines around it as a credentials file does (the Go client
+    reads both)."""
+    lines = text.strip().splitlines()
+    bare = (line.strip() for line in lines if line.startswith("S"))
+    return next(bare, "") if len(lines) > 1 else text.strip()
+
+
+def _bearer(token: str) -> dict[str, Any]:
+    """For a JWT that stands for itself: the server asks for no valid signature."""
+    return {"user_jwt_cb": token.encode, "signature_cb": lambda _nonce: b""}
 
 
 def _read(path: Path, what: str) -> str:
@@ -281,6 +310,8 @@ def _tls_context(address: Address, config: ServerConfig) -> ssl.SSLContext | Non
 
 def _sentence(address: Address, error: Exception, timeout: float) -> str:
     match error:
+        case ConnectFailed():
+            return str(error)
         case ConnectionRefusedError():
             return f"no server listens at {address} (connection refused)"
         case socket.gaierror():

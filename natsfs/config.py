@@ -49,6 +49,7 @@ class ServerConfig:
     tls_first: bool = False
     domain: str | None = None
     api_prefix: str | None = None
+    event_prefix: str | None = None
     inbox_prefix: str | None = None
     #: What every connection goes through.
     proxy: Proxy | None = None

@@ -59,6 +59,7 @@ class ConnectionOptions:
     tlsfirst: bool = False
     js_domain: str | None = None
     js_api_prefix: str | None = None
+    js_event_prefix: str | None = None
     inbox_prefix: str | None = None
     socks_proxy: str | None = None
     timeout: float = _DEFAULTS.timeout
@@ -96,6 +97,11 @@ def connection_options(command: _Command) -> _Command:
                 "--js-api-prefix",
                 metavar="PREFIX",
                 help="Where an account imports the API of JetStream  [$JS.API]",
+            ),
+            click.option(
+                "--js-event-prefix",
+                metavar="PREFIX",
+                help="Where it imports what JetStream tells of changes  [$JS.EVENT]",
             ),
             click.option(
                 "--inbox-prefix", metavar="PREFIX", help="Where answers are to arrive  [_INBOX]"
@@ -219,8 +225,9 @@ def _add_files(files: dict[str, Any], context: Context, environ: Mapping[str, st
 def _subjects(options: ConnectionOptions, context: Context | None) -> dict[str, Any]:
     """Where JetStream is to be asked, and where it answers.  Errors: `UsageError`."""
     domain, api = options.js_domain, options.js_api_prefix
-    inbox = options.inbox_prefix
+    events, inbox = options.js_event_prefix, options.inbox_prefix
     if context is not None:
+        events = events or context.get("jetstream_event_prefix")
         inbox = inbox or context.get("inbox_prefix")
         if not domain and not api:
             domain = context.get("jetstream_domain")
@@ -230,6 +237,7 @@ def _subjects(options: ConnectionOptions, context: Context | None) -> dict[str, 
     return {
         "domain": _checked("JetStream domain", _TOKEN, domain),
         "api_prefix": _checked("API prefix", _SUBJECT, api),
+        "event_prefix": _checked("event prefix", _SUBJECT, events),
         "inbox_prefix": _checked("inbox prefix", _SUBJECT, inbox),
     }
 

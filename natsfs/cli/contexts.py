@@ -31,8 +31,8 @@ LARGEST = 1024 * 1024
 #: What is text in a file, and natsfs makes use of.
 _TEXTS = (
     *("url", "user", "password", "token", "creds", "nkey", "user_jwt", "user_seed", "nsc"),
-    *("cert", "key", "ca", "jetstream_domain", "jetstream_api_prefix", "inbox_prefix"),
-    *("socks_proxy", "windows_cert_store"),
+    *("cert", "key", "ca", "jetstream_domain", "jetstream_api_prefix", "jetstream_event_prefix"),
+    *("inbox_prefix", "socks_proxy", "windows_cert_store"),
 )
 
 #: Secrets that a file may contain by itself.

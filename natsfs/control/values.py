@@ -15,7 +15,7 @@ JSON = Any
 
 #: The fields of `ServerConfig` that name files, and those that name subjects.
 SERVER_FILES = ("creds", "nkey", "tls_ca", "tls_cert", "tls_key")
-SERVER_SUBJECTS = ("domain", "api_prefix", "inbox_prefix")
+SERVER_SUBJECTS = ("domain", "api_prefix", "event_prefix", "inbox_prefix")
 
 
 class MalformedEntry(TypedDict):

@@ -6,17 +6,19 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from natsfs.server import Server, start_server
+from natsfs.store.wire import meta_subject
 from tests.faults.secured import natsfs, serving
 from tests.socks import SocksProxy
 
 from .foreign import py_client
-from .mounting import Mount, mounted_device, wait_until
+from .mounting import Mount, mounted_device, run, wait_until
 from .system import new_system
 
 pytestmark = [pytest.mark.mount, pytest.mark.server]
@@ -36,7 +38,7 @@ accounts {
     { service: { account: OWNER, subject: "$JS.FC.>" } }
     { service: { account: OWNER, subject: "$O.>" } }
     { stream: { account: OWNER, subject: "guest.>" } }
-    { stream: { account: OWNER, subject: "$JS.EVENT.>" } } ] }
+    { stream: { account: OWNER, subject: "$JS.EVENT.>" }, to: "acme.EVENT.>" } ] }
 }
 """
 
@@ -207,6 +209,19 @@ def test_one_name_in_two_domains(
             (place / "file").write_bytes(b"bytes")
 
 
+def purge(environment: dict[str, str], url: str, name: str) -> None:
+    """Purge what the bucket `b` says of *name*, which no consumer hears of."""
+    script = """
+import asyncio, sys, nats
+async def main(url, subject):
+    client = await nats.connect(url)
+    await client.jetstream().purge_stream("OBJ_b", subject=subject)
+    await client.close()
+asyncio.run(main(*sys.argv[1:]))
+"""
+    run([sys.executable, "-c", script, url, meta_subject("b", name)], env=environment).check()
+
+
 def test_an_imported_api(tmp_path: Path, place: Path, environment: dict[str, str]) -> None:
     """E: an account that imports JetStream under another prefix mounts the buckets of its owner,
     where that exports what answers and data go by."""
@@ -215,14 +230,19 @@ def test_an_imported_api(tmp_path: Path, place: Path, environment: dict[str, str
         prefixes = {"jetstream_api_prefix": "acme.JS", "inbox_prefix": "guest"}
         add_context(environment, "guest", url=url, **prefixes)
         natsfs(environment, "bucket", "create", "--context=guest", "b").check()
-        options = ("--js-api-prefix=acme.JS", "--inbox-prefix=guest")
+        options = (
+            *("--js-api-prefix=acme.JS", "--inbox-prefix=guest"),
+            "--js-event-prefix=acme.EVENT",
+        )
         with Mount(f"{url}/b", place, *options, env=environment, log=tmp_path / "log"):
             work_in(place)
             # The mount does not tell its login.
             found = natsfs(environment, "ls", "--context=guest", place).check()
             assert [line.split()[-1] for line in found.splitlines()] == ["large", "renamed"]
-        owner = server.url.replace("//", "//owner:pw@")
-        assert natsfs(environment, "ls", f"--server={owner}", "b").check() == found
+            owner = server.url.replace("//", "//owner:pw@")
+            assert natsfs(environment, "ls", f"--server={owner}", "b").check() == found
+            purge(environment, owner, "renamed")
+            wait_until(lambda: os.listdir(place) == ["large"], "what the owner has purged")
 
 
 def test_a_proxy(

@@ -49,6 +49,9 @@ class FakeApi:
     def control(self) -> FakeApi:
         return self
 
+    def event(self, subject: str) -> str:
+        return subject
+
     @asynccontextmanager
     async def subscribe(self, *subjects: str) -> AsyncGenerator[SimpleNamespace, None]:
         yield SimpleNamespace(receive=trio.sleep_forever)

@@ -18,6 +18,7 @@ from natsfs.errors import (
 )
 from natsfs.store.advisories import API_REQUESTS
 from natsfs.store.base import ObjectStore, ObjectStoreManager
+from natsfs.store.jetstream.api import Api
 from natsfs.store.model import BucketStatus
 from natsfs.store.session import Session
 from natsfs.store.streams import clock_ahead
@@ -221,7 +222,7 @@ async def _hearing(session: Session) -> Finding:
     """Whether purges are told at once.  The server says nothing where it allows that."""
     check = "advisories"
     try:
-        async with session.subscribe(API_REQUESTS) as subscription:
+        async with session.subscribe(Api(session).event(API_REQUESTS)) as subscription:
             with trio.move_on_after(REFUSAL):
                 await subscription.receive()
     except NatsfsError as exc:

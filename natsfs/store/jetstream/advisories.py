@@ -32,7 +32,7 @@ async def listen(bucket: Bucket) -> AsyncIterator[AsyncIterator[Advisory]]:
     async with trio.open_nursery() as nursery:
         denied: list[str] = []
         for subject in (API_REQUESTS, stream_events(bucket.name)):
-            await nursery.start(_listen, bucket, subject, send, denied)
+            await nursery.start(_listen, bucket, bucket.api.event(subject), send, denied)
         yield receive
         nursery.cancel_scope.cancel()
 

@@ -77,6 +77,11 @@ class Api:
         """Seconds for one call, reconnecting included."""
         return self.session.config.timeout
 
+    def event(self, subject: str) -> str:
+        """Where this account has *subject*, which begins with `$JS.EVENT`."""
+        prefix = self.session.config.event_prefix
+        return prefix + subject.removeprefix("$JS.EVENT") if prefix else subject
+
     def request(
         self, verb: str, payload: Mapping[str, Any] | bytes = b"", answer_bytes: int = 0
     ) -> Request:

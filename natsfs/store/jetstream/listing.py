@@ -114,7 +114,7 @@ class BucketsWatcher:
         begun = False
         while True:
             try:
-                subjects = () if self._denied else ADVISORIES
+                subjects = () if self._denied else map(self._api.event, ADVISORIES)
                 async with self._api.session.subscribe(*subjects) as advisories:
                     for event in await self._differences():
                         yield event

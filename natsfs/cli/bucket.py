@@ -202,8 +202,10 @@ def upgrade(source: str, dry_run: bool, sure: bool, **options: Any) -> int:
 
     planned = _run(partial(work, dry_run=True), wanted, options)
     if not planned.changed:
-        click.echo(f"bucket {wanted.bucket} has all of it")
-        return 0
+        _print_upgrade(planned, "")
+        offered = "all that its server offers" if planned.refused else "all of it"
+        click.echo(f"bucket {wanted.bucket} has {offered}")
+        return 1 if planned.refused and not dry_run else 0
     if dry_run:
         _print_upgrade(planned, "would be switched on")
         return 0

@@ -9,13 +9,13 @@ import click
 
 from natsfs.cli.commands import Command
 from natsfs.cli.mountpoint import complete_mount, located, natsfs_mounts
-from natsfs.cli.output import print_json, printable
+from natsfs.cli.output import print_json, printable, say
 from natsfs.cli.places import cache_directory, control_directory
 from natsfs.cli.quantities import shown_duration, shown_size
 from natsfs.cli.tables import print_table_or_pairs
 from natsfs.control import Answer, MountStatus, list_mounts, socket_path
 from natsfs.data.salvage import waiting
-from natsfs.errors import UsageError
+from natsfs.errors import CacheError, UsageError
 
 #: Those after Pending are files in the journal, bytes of the cache, requests that failed.
 COLUMNS = (
@@ -53,7 +53,11 @@ def status(directories: tuple[str, ...], as_json: bool) -> None:
 
 def _print_waiting() -> None:
     """What mounts that died have not saved."""
-    found = waiting(cache_directory())
+    try:
+        found = waiting(cache_directory())
+    except CacheError as exc:
+        say(str(exc))
+        return
     if found:
         size = shown_size(sum(one.size for one in found))
         click.echo(f"\nMounts that died left {len(found)} files, {size}: see `natsfs recover`.")

@@ -198,18 +198,30 @@ def done_in(directory: Path) -> set[str]:
 
 
 def bucket_directories(cache: Path) -> list[Path]:
-    """The directories of all buckets that ever had a journal here."""
-    return sorted(_entries(cache / LAYOUT))
+    """The directories of all buckets that ever had a journal here.
+
+    Errors: `CacheError` (nobody can say).
+    """
+    try:
+        return sorted(_read_entries(cache / LAYOUT))
+    except OSError as error:
+        raise CacheError(f"cannot read the journals in {cache}: {error.strerror}") from None
 
 
 def _entries(directory: Path) -> list[Path]:
     try:
+        return _read_entries(directory)
+    except (OSError, NatsfsError) as error:
+        log.warning("the journals in %s cannot be read: %s", directory, error)
+        return []
+
+
+def _read_entries(directory: Path) -> list[Path]:
+    """Errors: `OSError`, `CacheError` (it is not ours alone)."""
+    try:
         _check_ours(directory)
         return [found for found in directory.iterdir() if found.is_dir()]
     except FileNotFoundError:
-        return []
-    except (OSError, NatsfsError) as error:
-        log.warning("the journals in %s cannot be read: %s", directory, error)
         return []
 
 

@@ -234,7 +234,10 @@ class Waiting:
 
 
 def waiting(cache: Path) -> list[Waiting]:
-    """Everything that waits in journals below *cache* and that no process has."""
+    """Everything that waits in journals below *cache* and that no process has.
+
+    Errors: `CacheError` (nobody can say).
+    """
     found = []
     for parent in bucket_directories(cache):
         for run, files in salvage(parent):

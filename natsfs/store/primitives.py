@@ -238,7 +238,8 @@ class Primitives(Protocol):
     @abstractmethod
     async def upgrade(self, *, dry_run: bool = False) -> Upgrade:
         """Switch on what natsfs gives the buckets that it creates (`streams.FEATURES`) and this one
-        lacks; nothing else changes.  With *dry_run* nothing does.
+        lacks; nothing else changes.  With *dry_run* nothing does, and what the server is too old
+        for is *refused*.
 
         Errors: `ReadOnlyError` (sealed or a mirror).
         """

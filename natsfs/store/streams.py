@@ -30,6 +30,9 @@ DUPLICATE_WINDOW = 120.0
 #: replacement.  None of them changes how another client sees the bucket.
 FEATURES = ("allow_rollup_hdrs", "allow_direct", "allow_msg_ttl", "allow_atomic")
 
+#: The first servers that know them, where there are others.
+FEATURES_SINCE = {"allow_msg_ttl": (2, 11, 0), "allow_atomic": (2, 12, 0)}
+
 #: The replicas that a stream may have: JetStream's own bound (StreamMaxReplicas).
 MAX_REPLICAS = 5
 

@@ -209,6 +209,10 @@ def test_what_the_server_lacks(ground: Ground) -> None:
     lines = created.err.splitlines()
     assert len(lines) == 2
     assert all("does not offer" in line for line in lines), lines
+    planned = ground.natsfs("bucket", "upgrade", f"{ground.url}/{ground.bucket}", "--dry-run")
+    assert planned.status == 0
+    assert planned.out == f"bucket {ground.bucket} has all that its server offers\n"
+    assert "atomic batches: not switched on: nats-server 2." in planned.err
     upgraded = ground.natsfs("bucket", "upgrade", f"{ground.url}/{ground.bucket}", "--yes")
     assert upgraded.status == 1
     assert len(upgraded.err.splitlines()) == 2

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from natsfs.data.runs import LAYOUT
 from natsfs.server import start_server
+from tests.faults.secured import natsfs
 
 from .conftest import Mounter
 from .foreign import ForeignClient
@@ -261,3 +263,28 @@ def test_nothing_is_named(doctor: Doctor) -> None:
     if found["state"] == "warning":
         assert "none is named" in found["text"]
         assert "--embedded" in found["advice"]
+
+
+def test_journals_that_cannot_be_read(tmp_path: Path, environment: dict[str, str]) -> None:
+    """E: where the cache, or the place of the journals in it, is a file, each command says so in
+    one line of its own."""
+    cache = tmp_path / "file"
+    cache.touch()
+    said = f"natsfs: cannot read the journals in {cache}: Not a directory\n"
+    recover = natsfs(environment, "recover", "--cache-dir", cache)
+    assert (recover.status, recover.out, recover.err) == (1, "", said)
+    assert natsfs(environment, "cache", "show", "--cache-dir", cache).err == said
+    doctor = natsfs(environment, "doctor", "--cache-dir", cache)
+    assert "problem  cache directory: " in doctor.out
+    assert doctor.err == ""
+    cache.unlink()
+    cache.mkdir(mode=0o700)
+    (cache / LAYOUT).touch()
+    doctor = natsfs(environment, "doctor", "--cache-dir", cache)
+    assert "problem  journals: cannot read the journals in " in doctor.out
+    assert doctor.err == ""
+    home = Path(environment["XDG_CACHE_HOME"])
+    home.touch()
+    status = natsfs(environment, "status")
+    assert status.status == 0
+    assert status.err == f"natsfs: cannot read the journals in {home}/natsfs: Not a directory\n"

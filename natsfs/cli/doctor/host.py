@@ -21,7 +21,7 @@ from natsfs.cli.status import mounts_of_host
 from natsfs.config import CacheConfig
 from natsfs.data.ownership import others_may_replace
 from natsfs.data.salvage import waiting
-from natsfs.errors import NatsfsError, UsageError
+from natsfs.errors import CacheError, NatsfsError, UsageError
 from natsfs.server import find_binary
 
 #: Descriptors: a mount has one for each file that is being written, links to the server, segments
@@ -198,7 +198,10 @@ def _is_dead(directory: str) -> bool | None:
 
 
 def _journals(cache: Path) -> Finding:
-    found = waiting(cache)
+    try:
+        found = waiting(cache)
+    except CacheError as exc:
+        return problem("journals", str(exc), "let this user have that directory for its own")
     if not found:
         return ok("journals", "nothing waits in them")
     size = shown_size(sum(one.size for one in found))

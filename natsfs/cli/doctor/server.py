@@ -33,9 +33,6 @@ FEATURES = (
     ((2, 12, 0), "atomic batches, so that renames are not all-or-nothing"),
 )
 
-#: The first servers that know settings of a bucket.
-SETTINGS = {"allow_msg_ttl": (2, 11, 0), "allow_atomic": (2, 12, 0)}
-
 #: Seconds by which clocks may differ before people wonder about times.
 CLOCK = 2.0
 
@@ -146,7 +143,7 @@ async def _any_status(manager: ObjectStoreManager) -> BucketStatus | None:
 async def _bucket(session: Session, store: ObjectStore) -> AsyncIterator[Finding]:
     status = await store.status()
     yield _fullness(status)
-    yield await _settings(store, status, session.server_version or (0, 0, 0))
+    yield await _settings(store, status)
     yield await _allowed("reading", lambda: _read(store))
     yield await _allowed("following", lambda: _follow(store))
     yield await _writing(store, status)
@@ -162,16 +159,10 @@ def _fullness(status: BucketStatus) -> Finding:
     return ok(check, text)
 
 
-async def _settings(
-    store: ObjectStore, status: BucketStatus, version: tuple[int, int, int]
-) -> Finding:
+async def _settings(store: ObjectStore, status: BucketStatus) -> Finding:
     check = "settings"
     try:
-        lacking = [
-            setting
-            for setting in (await store.upgrade(dry_run=True)).changed
-            if version >= SETTINGS.get(setting, OLDEST)
-        ]
+        lacking = (await store.upgrade(dry_run=True)).changed
     except NatsfsError as exc:
         return ok(check, f"what could be switched on is not known: {exc}")
     if lacking:

@@ -37,7 +37,7 @@ from natsfs.store.model import (
     WatchEvent,
 )
 from natsfs.store.primitives import Draft
-from natsfs.store.streams import lacking, parse_account
+from natsfs.store.streams import FEATURES_SINCE, lacking, parse_account
 from natsfs.store.wire import chunk_subject, meta_subject
 
 #: The first servers whose consumers of a stream with replicas deliver everything.  With 2.9.10,
@@ -148,8 +148,8 @@ class JetStreamStore(ObjectStore):
         wanted = lacking(config)
         if config.get("sealed"):
             raise ReadOnlyError(f"{what} is sealed: nothing about it can be changed")
-        if dry_run or not wanted:
-            return Upgrade(wanted)
+        if dry_run:
+            return self._planned(wanted)
         refused: dict[str, str] = {}
         for feature in wanted:
             # One by one: a server refuses all for the sake of one that it does not know.  The rest
@@ -166,6 +166,17 @@ class JetStreamStore(ObjectStore):
                     refused[feature] = "the server does not offer it"
         await self._bucket.refresh()
         return Upgrade(tuple(f for f in wanted if f not in refused), refused)
+
+    def _planned(self, wanted: Sequence[str]) -> Upgrade:
+        """What of *wanted* the server that the session is connected to knows."""
+        version = self._api.session.server_version
+        since = {feature: FEATURES_SINCE.get(feature, (0, 0, 0)) for feature in wanted}
+        unknown = [f for f in wanted if version is not None and version < since[f]]
+        shown = ".".join(map(str, version or ()))
+        return Upgrade(
+            tuple(feature for feature in wanted if feature not in unknown),
+            dict.fromkeys(unknown, f"nats-server {shown} does not offer it"),
+        )
 
     async def account(self) -> AccountLimits:
         return await account_limits(self._api)

@@ -1,8 +1,9 @@
 """A life in the background: the fork, and how the parent learns whether it went well.
 
-The child says one line on a pipe: "mounted", or "error STATUS TEXT".  A pipe that closes without
-one means that the child died.  Whatever happens, when `run_in_background` returns or raises, either
-the child has said "mounted" or there is no child any more.
+The child says one line on a pipe: "mounted", or "error STATUS TEXT", after any number of lines
+"progress DONE TOTAL".  A pipe that closes without one means that the child died.  Whatever happens,
+when `run_in_background` returns or raises, either the child has said "mounted" or there is no child
+any more.
 
 Concurrency: a fork copies the calling thread alone, so this must happen before any other thread or
 event loop exists; `run_in_background` refuses otherwise.
@@ -21,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from natsfs.errors import MountFailed
 
@@ -31,10 +32,21 @@ log = logging.getLogger(__name__)
 #: server, which it may have to stop first, is given 10 s itself.
 END_TIMEOUT = 15.0
 
+#: How a line about progress begins.
+_PROGRESS = b"progress "
+
 #: Bytes of the log that are searched for its last line.
 LOG_TAIL = 4096
 
-Ready = Callable[[], None]
+
+class Ready(Protocol):
+    """The child's words to its parent."""
+
+    def __call__(self) -> None:
+        """It is ready; said once.  Errors: `MountFailed` (the parent is gone)."""
+
+    def progress(self, done: int, total: int) -> None:
+        """How far it is with what it does before that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +70,13 @@ def run_in_background(
     *,
     log_file: Path,
     describe: Callable[[BaseException], Failure],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Failure | None:
     """Run *work* in a process of its own and return when it is ready.
 
     *work* gets a callable to call once when it is ready, and then goes on for as long as it likes,
-    in a session of its own, in the root directory, with its output in *log_file*.  The result is
+    in a session of its own, in the root directory, with its output in *log_file*.  *progress* gets
+    what it tells of its progress until then.  The result is
     None then, or what *describe* made of the exception that ended *work* before.
 
     A SIGINT or SIGTERM to the caller ends the child too, by SIGTERM, and raises
@@ -85,7 +99,7 @@ def run_in_background(
         try:
             os.close(saying)
             os.close(output)
-            said = _hear(hearing)
+            said = _hear(hearing, progress)
         except BaseException:
             _end(child)
             raise
@@ -118,10 +132,13 @@ def interrupt_on_sigterm() -> None:
 # -- the parent -----------------------------------------------------------------------------------
 
 
-def _hear(pipe: int) -> bytes:
-    """What the child says, up to the end of its line or of its life."""
+def _hear(pipe: int, progress: Callable[[int, int], None]) -> bytes:
+    """What the child says at last, up to the end of that line or of its life."""
     with open(pipe, "rb") as stream:
-        return stream.readline()
+        while (line := stream.readline()).startswith(_PROGRESS):
+            done, total = line.split()[1:]
+            progress(int(done), int(total))
+        return line
 
 
 def _outcome(child: int, said: bytes, log_file: Path, start: int) -> Failure | None:
@@ -180,7 +197,7 @@ def _be_the_child(
     try:
         interrupt_on_sigterm()
         ready = _Announcement(saying)
-        failure = _failure_of(lambda: work(ready.ready), describe, saying, output)
+        failure = _failure_of(lambda: work(ready), describe, saying, output)
         if failure is not None and not ready.said:
             _say(saying, f"error {failure.status} {failure.text}")
         status = failure.status if failure is not None else 0
@@ -208,18 +225,25 @@ def _failure_of(
 
 
 class _Announcement:
-    """The child's word that it is ready, given once."""
+    """`Ready`."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
         self.said = False
 
-    def ready(self) -> None:
+    def __call__(self) -> None:
         self.said = True
         try:
             _say(self._pipe, "mounted")
         except BrokenPipeError:
             raise MountFailed("the command that asked for this mount is gone") from None
+
+    def progress(self, done: int, total: int) -> None:
+        # Nobody may be reading: then it is not worth waiting for.
+        os.set_blocking(self._pipe, False)
+        with suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._pipe, b"%s%d %d\n" % (_PROGRESS, done, total))
+        os.set_blocking(self._pipe, True)
 
 
 def _leave_the_terminal(saying: int, output: int) -> None:

@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.records": {"store.primitives"},
     "handles": {"errors", "config", "store.model", "store.base", "data.*", "tree.*"},
     "filesystem": {
-        *("errors", "config", "handles", "metrics", "filesystem.*"),
+        *("errors", "config", "handles", "metrics", "progress", "filesystem.*"),
         *("store.model", "store.base", "store.primitives", "store.contention", "store.wire"),
         *("data.*", "tree.*"),
     },
@@ -80,12 +80,15 @@ ALLOWED: dict[str, set[str]] = {
     "daemon": {"errors"},
     "server": {"errors"},
     "supervisor": set(),
+    "progress": {"store.model"},
     "mount": {
         *("", "errors", "config", "control.*", "server", "supervisor", "handles", "metrics"),
+        "progress",
         *("store.*", "tree.*", "data.*", "filesystem.*", "buckets.*", "operations.*", "mount.*"),
     },
     "upkeep": {
         *("errors", "filesystem.attributes", "filesystem.lifetimes", "store.*", "upkeep.*"),
+        "progress",
     },
     "upkeep.disk": {"data.runs", "data.segments", "data.snapshots"},
     "cli": {

@@ -13,6 +13,7 @@ from natsfs.cli.commands import Command, Group, store_options
 from natsfs.cli.connection import take
 from natsfs.cli.output import print_json
 from natsfs.cli.places import cache_directory
+from natsfs.cli.progress import shown
 from natsfs.cli.quantities import shown_size
 from natsfs.cli.stores import with_manager
 from natsfs.cli.tables import print_table
@@ -103,10 +104,11 @@ def _disk(directory: Path, source: str | None, options: dict[str, Any]) -> Local
 
     async def work(manager: ObjectStoreManager) -> tuple[str, set[str]]:
         store = await manager.bind(target.bucket)
-        found = (await list_bucket(store)).found.values()
+        found = (await list_bucket(store, progress)).found.values()
         return (await store.status()).identity, {info.nuid for info in found}
 
-    identity, nuids = with_manager(work, target.server, embedded)
+    with shown("listing") as progress:
+        identity, nuids = with_manager(work, target.server, embedded)
     return LocalDisk(directory, identity, nuids)
 
 

@@ -11,6 +11,7 @@ import click
 from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import take
 from natsfs.cli.output import print_json, printable, say
+from natsfs.cli.progress import shown
 from natsfs.cli.quantities import shown_size
 from natsfs.cli.stores import with_manager
 from natsfs.cli.tables import print_table
@@ -38,9 +39,10 @@ def du(source: str, max_depth: int | None, summarize: bool, as_json: bool, **opt
     target = target_of(source, take(options))
 
     async def collect(manager: ObjectStoreManager) -> Listing:
-        return await list_bucket(await manager.bind(target.bucket))
+        return await list_bucket(await manager.bind(target.bucket), progress)
 
-    listing = with_manager(collect, target.server, embedded)
+    with shown("listing") as progress:
+        listing = with_manager(collect, target.server, embedded)
     if listing.malformed:
         say(f"left out {len(listing.malformed)} objects that cannot be understood; see `natsfs ls`")
     chosen = [info for info in listing.found.values() if target.covers(info.name)]

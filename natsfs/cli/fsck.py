@@ -11,7 +11,7 @@ import click
 from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import take
 from natsfs.cli.output import print_json, printable
-from natsfs.cli.progress import shown
+from natsfs.cli.progress import bars
 from natsfs.cli.quantities import shown_size
 from natsfs.cli.stores import with_manager
 from natsfs.cli.target import target_of
@@ -38,11 +38,13 @@ def fsck(source: str, quick: bool, repair: bool, as_json: bool, **options: Any) 
     embedded: Path | None = options["embedded"]
     target = target_of(source, take(options))
 
-    with shown("checking", in_bytes=True) as progress:
+    with bars() as stages:
+        listing = stages.stage("listing")
+        progress = stages.stage("checking", in_bytes=True)
 
         async def check(manager: ObjectStoreManager) -> Verdict:
             store = await manager.bind(target.bucket)
-            checker = Checker(store, target.covers, progress, data=not quick)
+            checker = Checker(store, target.covers, progress, listing=listing, data=not quick)
             return await checker.run(repair=repair)
 
         verdict = with_manager(check, target.server, embedded)

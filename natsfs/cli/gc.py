@@ -12,7 +12,7 @@ from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import take
 from natsfs.cli.output import print_json, printable, rfc3339, say
 from natsfs.cli.places import cache_directory
-from natsfs.cli.progress import shown
+from natsfs.cli.progress import bars
 from natsfs.cli.quantities import Duration, shown_duration, shown_size
 from natsfs.cli.stores import with_manager
 from natsfs.cli.tables import print_table
@@ -74,11 +74,14 @@ def gc(
     cache = (cache_dir or cache_directory()).expanduser().absolute()
     ages = Ages(chunks=min_age, tombstones=tombstones)
 
-    with shown("freeing" if delete else "looking") as progress:
+    with bars() as stages:
+        listing = stages.stage("listing")
+        progress = stages.stage("freeing" if delete else "looking")
 
         async def collect(manager: ObjectStoreManager) -> Garbage:
             store = await manager.bind(target.bucket)
-            collector = Collector(store, ages, progress, partial(uploads, cache))
+            journaled = partial(uploads, cache)
+            collector = Collector(store, ages, progress, journaled, listing)
             return await collector.run(remove=delete)
 
         garbage = with_manager(collect, target.server, embedded)

@@ -12,6 +12,7 @@ from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import take
 from natsfs.cli.objects import arrow, object_json
 from natsfs.cli.output import local_time, print_json, printable, say
+from natsfs.cli.progress import shown
 from natsfs.cli.quantities import shown_size
 from natsfs.cli.stores import with_manager
 from natsfs.cli.target import Target, target_of
@@ -36,9 +37,10 @@ def ls(source: str, deleted: bool, as_json: bool, **options: Any) -> None:
     target = target_of(source, take(options))
 
     async def collect(manager: ObjectStoreManager) -> Listing:
-        return await list_bucket(await manager.bind(target.bucket))
+        return await list_bucket(await manager.bind(target.bucket), progress)
 
-    listing = with_manager(collect, target.server, embedded)
+    with shown("listing") as progress:
+        listing = with_manager(collect, target.server, embedded)
     objects = _chosen(listing, target, deleted)
     for subject, reason in listing.malformed.items():
         say(f"left out {printable(subject)}: {printable(reason)}")

@@ -19,6 +19,7 @@ from natsfs.cli.mountpoint import check_fuse, check_mount_point, located
 from natsfs.cli.outcome import describe
 from natsfs.cli.output import say
 from natsfs.cli.places import cache_directory, control_directory, log_file
+from natsfs.cli.progress import Told, bars, shown
 from natsfs.cli.quantities import Address, Duration, Octal, Size
 from natsfs.cli.source import Source, parse_source
 from natsfs.cli.utab import announce
@@ -31,7 +32,7 @@ from natsfs.config import (
     TreeConfig,
 )
 from natsfs.control import socket_path
-from natsfs.daemon import interrupt_on_sigterm, run_in_background
+from natsfs.daemon import Ready, interrupt_on_sigterm, run_in_background
 from natsfs.errors import UsageError
 from natsfs.supervisor import NOBODY, Supervisor
 
@@ -132,7 +133,7 @@ def mount(ctx: click.Context, /, source: str, directory: Path | None, **options:
     hang_up = log_for_mount(plan)
     interrupt_on_sigterm()
     supervisor = supervisor_of(os.environ, os.getpid())
-    _serve(config, lambda: announce(config.source, config.directory), hang_up, supervisor)
+    _serve_in_front(config, hang_up, supervisor)
     return 0
 
 
@@ -246,11 +247,24 @@ def supervisor_of(environ: Mapping[str, str], pid: int) -> Supervisor:
     return Supervisor(environ.get("NOTIFY_SOCKET", ""), watchdog)
 
 
+def _serve_in_front(
+    config: MountConfig, hang_up: Callable[[], None], supervisor: Supervisor
+) -> None:
+    with bars() as stages:
+
+        def ready() -> None:
+            stages.end()
+            announce(config.source, config.directory)
+
+        _serve(config, ready, hang_up, supervisor, stages.stage("listing"))
+
+
 def _serve(
     config: MountConfig,
     ready: Callable[[], None],
     hang_up: Callable[[], None],
-    supervisor: Supervisor = NOBODY,
+    supervisor: Supervisor,
+    listing: Told,
 ) -> None:
     # Only here: what this brings in (libfuse, asyncio) is of no use to the process that forks.
     from natsfs.mount import serve  # noqa: PLC0415
@@ -264,6 +278,7 @@ def _serve(
             control_path=control,
             hang_up=hang_up,
             supervisor=supervisor,
+            listing=listing,
         )
     )
 
@@ -271,10 +286,13 @@ def _serve(
 def _mount_in_background(config: MountConfig, plan: Logging) -> int:
     output = plan.file or log_file(config.bucket or "all-buckets", config.directory)
 
-    def work(ready: Callable[[], None]) -> None:
-        _serve(config, ready, log_for_mount(plan, output))
+    def work(ready: Ready) -> None:
+        _serve(config, ready, log_for_mount(plan, output), NOBODY, ready.progress)
 
-    failure = run_in_background(work, log_file=output, describe=partial(describe, mounting=True))
+    with shown("listing") as progress:
+        failure = run_in_background(
+            work, log_file=output, describe=partial(describe, mounting=True), progress=progress
+        )
     if failure is None:
         announce(config.source, config.directory)
         return 0

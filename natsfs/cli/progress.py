@@ -1,8 +1,14 @@
-"""How far a long command is, on a terminal; nothing where nobody looks."""
+"""How far a long command is, on a terminal; nothing where nobody looks.
+
+A command may have several stages, one after the other: the bar shows the one that was told of last.
+Nothing is drawn before the first word of any, and no thread runs: a mount forks after it has asked
+for its bar.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,35 +19,93 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 #: Is told how much is done of how much.
 Told = Callable[[int, int], None]
 
+#: Seconds between two looks at what a stage tells: a listing tells 100,000 times a second.
+REFRESH = 0.1
+
+
+class _Amount(ProgressColumn):
+    """How much is done of how much, and how fast: bytes, or what else is counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes = (DownloadColumn(binary_units=True), TransferSpeedColumn())
+        self._number = MofNCompleteColumn()
+
+    def render(self, task: Task) -> Text:
+        if task.fields["in_bytes"]:
+            amount, speed = (column.render(task) for column in self._bytes)
+            return Text.assemble(amount, " ", speed)
+        speed_of = task.finished_speed or task.speed
+        shown = f"{speed_of:,.0f}/s" if speed_of else "?"
+        return Text.assemble(self._number.render(task), " ", (shown, "progress.data.speed"))
+
+
+class Bars:
+    """The stages of one command."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            _Amount(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            expand=True,
+        )
+        self._looked = 0.0
+        self._current: int | None = None
+
+    def stage(self, what: str, *, in_bytes: bool = False) -> Told:
+        """A stage named *what*, which counts bytes or something else."""
+        task = self._progress.add_task(what, start=False, visible=False, in_bytes=in_bytes)
+
+        def tell(done: int, total: int) -> None:
+            now = time.monotonic()
+            if self._progress.disable or (now - self._looked < REFRESH and done < total):
+                return
+            self._looked = now
+            self._progress.update(task, completed=done, total=total)
+            if self._current != task:
+                self._begin(task)
+
+        return tell
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+    def _begin(self, task: int) -> None:
+        for other in self._progress.task_ids:
+            self._progress.update(other, visible=other == task)
+        self._progress.start_task(self._progress.task_ids[task])
+        self._current = task
+        self._progress.start()
+
+
+@contextmanager
+def bars() -> Iterator[Bars]:
+    """Stages on standard error while the context lasts, with rate and remaining time."""
+    found = Bars(Console(file=sys.stderr))
+    try:
+        yield found
+    finally:
+        found.end()
+
 
 @contextmanager
 def shown(what: str, *, in_bytes: bool = False) -> Iterator[Told]:
-    """A bar on standard error while the context lasts, named *what*, with the remaining time, and
-    the rate where it counts bytes."""
-    amount: tuple[ProgressColumn, ...] = (MofNCompleteColumn(),)
-    if in_bytes:
-        amount = (DownloadColumn(binary_units=True), TransferSpeedColumn())
-    console = Console(file=sys.stderr)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        *amount,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        task = progress.add_task(what, total=None)
-
-        def tell(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield tell
+    """The only stage of a command."""
+    with bars() as found:
+        yield found.stage(what, in_bytes=in_bytes)

@@ -14,6 +14,7 @@ from natsfs.cli.connection import server_config, take
 from natsfs.cli.mount import shown_source
 from natsfs.cli.output import local_time, print_json, rfc3339, say
 from natsfs.cli.places import cache_directory
+from natsfs.cli.progress import bars
 from natsfs.cli.quantities import shown_size
 from natsfs.cli.source import parse_source
 from natsfs.cli.tables import print_table
@@ -107,7 +108,9 @@ def _recover(config: MountConfig, wishes: tuple[str, str], into: Path | None, as
 
     directory = into.expanduser().absolute() if into is not None else None
     unfinished, former = map(Wish, wishes)
-    done = trio.run(recover, config, unfinished, former, directory)
+    with bars() as stages:
+        told = stages.stage("listing"), stages.stage("storing", in_bytes=True)
+        done = trio.run(recover, config, unfinished, former, directory, *told)
     if as_json:
         left = [
             {"name": one.name, "bytes": one.size, "time": rfc3339(one.time_ns), "why": one.trouble}

@@ -136,6 +136,10 @@ class Filesystem:
         nursery.start_soon(self._foreign_renames.run, self._arrivals.vanish)
         nursery.start_soon(self._recollection.run, self._intake.taken_in)
 
+    def loaded(self) -> tuple[int, int]:
+        """While `start` fills the tree: how many objects have come, and of about how many."""
+        return self._recollection.counted.done, self._recollection.counted.total
+
     async def finish(self) -> int:
         """Save what is not saved and free what waits to be freed, because the mount ends.
 

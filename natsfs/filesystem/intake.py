@@ -95,8 +95,7 @@ class Intake:
                     async with self._m.store.watch(after) as events:
                         after = 0
                         async for event in events:
-                            if isinstance(event, Updated):
-                                self._recollection.note(event)
+                            self._recollection.note(event)
                             complete = isinstance(event, CaughtUp) and not started
                             if complete and not await self._recollection.prove():
                                 self._telling.begin_anew()

@@ -33,7 +33,8 @@ import trio
 from natsfs.data.snapshots import SnapshotFile
 from natsfs.errors import NatsfsError, NotFoundError
 from natsfs.filesystem.state import Mounted
-from natsfs.store.model import BucketStatus, Updated
+from natsfs.progress import Counted
+from natsfs.store.model import BucketStatus, Updated, WatchEvent
 from natsfs.tree.snapshot import Damaged, Summary, TooDeep, render, restore
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Recollection:
 
     def __init__(self, mounted: Mounted) -> None:
         self._m = mounted
+        self.counted = Counted()
         self._file: SnapshotFile | None = None
         self._summary: Summary | None = None
         self._root_changed = (0, 0)
@@ -105,8 +107,11 @@ class Recollection:
         self._start_anew()
         return 0
 
-    def note(self, event: Updated) -> None:
+    def note(self, event: WatchEvent) -> None:
         """*event* is about to be taken in."""
+        self.counted.feed(event)
+        if not isinstance(event, Updated):
+            return
         subject = event.info.subject
         if not event.sole:
             self._crowded.add(subject)

@@ -36,6 +36,7 @@ from natsfs.mount.server import server_of
 from natsfs.mount.signals import Signals
 from natsfs.mount.status import Status
 from natsfs.mount.supervision import Supervision
+from natsfs.progress import Progress, unheard
 from natsfs.store.jetstream import JetStreamManager
 from natsfs.store.link import open_links
 from natsfs.store.session import open_session
@@ -49,11 +50,13 @@ async def serve(
     control_path: Path,
     hang_up: Callable[[], None] = lambda: None,
     supervisor: Supervisor = NOBODY,
+    listing: Progress = unheard,
 ) -> None:
     """Mount the bucket, or all, and serve until unmounted or SIGTERM or SIGINT arrives.
 
     *ready* is called once, in a thread, when programs can use the mount, *hang_up* at each SIGHUP.
-    SIGUSR1 logs the state.  *supervisor* hears how the mount is until it has ended.
+    SIGUSR1 logs the state.  *supervisor* hears how the mount is until it has ended, *listing* how
+    far the tree is before it can be used.
 
     Errors: `ConnectFailed`, `JetStreamUnavailable`, `BucketNotFoundError`, `PermissionsError`,
     `MountFailed` (the kernel or fusermount3 refused, the embedded server did not start),
@@ -72,7 +75,7 @@ async def serve(
         signals, supervision = Signals(hang_up), Supervision(supervisor)
         await background.start(signals.run)
         background.start_soon(supervision.run)
-        served = await build(JetStreamManager(links), config, background, cache, metrics)
+        served = await build(JetStreamManager(links), config, background, cache, metrics, listing)
         status = Status(config, server, session, served, cache, metrics)
         active, ending = Active(status, metrics, cache), Ending(served, server.timeout)
         background.start_soon(count_reconnects, session, metrics)

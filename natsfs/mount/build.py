@@ -22,12 +22,16 @@ from natsfs.filesystem.attributes import is_hard_link
 from natsfs.filesystem.purger import Purger
 from natsfs.filesystem.reservations import Reservations
 from natsfs.metrics import Metrics
+from natsfs.progress import Progress, unheard
 from natsfs.store.base import ObjectStore, ObjectStoreManager
 from natsfs.store.model import BucketConfig, BucketStatus
 from natsfs.tree.inodes import InodeTable
 from natsfs.tree.namespace import Namespace
 
 log = logging.getLogger(__name__)
+
+#: Seconds between two words about how far the tree is: who waits is a person.
+TELLING = 0.2
 
 
 async def build(
@@ -36,8 +40,10 @@ async def build(
     nursery: trio.Nursery,
     cache: BlockCache,
     metrics: Metrics,
+    listing: Progress = unheard,
 ) -> Served:
     """The bucket of *config* with its tree complete, or all buckets; it lives in *nursery*.
+    *listing* is told how far the tree is.
 
     Errors: `BucketNotFoundError`, `PermissionsError`, those of `ObjectStoreManager`.
     """
@@ -51,8 +57,21 @@ async def build(
         return buckets
     store = await _open_bucket(manager, config)
     filesystem = Filesystem(compose(store, await store.status()))
-    await filesystem.start(nursery)
+    telling = trio.CancelScope()
+    nursery.start_soon(_tell, filesystem, listing, telling)
+    try:
+        await filesystem.start(nursery)
+    finally:
+        telling.cancel()
     return filesystem
+
+
+async def _tell(filesystem: Filesystem, listing: Progress, telling: trio.CancelScope) -> None:
+    """Tell *listing* how far the tree is, until *telling* is cancelled."""
+    with telling:
+        while True:
+            await trio.sleep(TELLING)
+            listing(*filesystem.loaded())
 
 
 async def _open_bucket(manager: ObjectStoreManager, config: MountConfig) -> ObjectStore:

@@ -15,9 +15,10 @@ from natsfs.data.salvage import Salvaged
 from natsfs.filesystem import Filesystem
 from natsfs.filesystem.recovery import Deal, Left, Recovery
 from natsfs.metrics import Metrics
-from natsfs.mount.build import build
+from natsfs.mount.build import TELLING, build
 from natsfs.mount.ending import Ending
 from natsfs.mount.server import server_of
+from natsfs.progress import Progress, unheard
 from natsfs.store.jetstream import JetStreamManager
 from natsfs.store.link import open_links
 from natsfs.store.session import open_session
@@ -43,12 +44,18 @@ class Recovered:
 
 
 async def recover(
-    config: MountConfig, unfinished: Wish, former: Wish, into: Path | None
+    config: MountConfig,
+    unfinished: Wish,
+    former: Wish,
+    into: Path | None,
+    listing: Progress = unheard,
+    storing: Progress = unheard,
 ) -> Recovered:
     """Save what the journal of *config*'s bucket holds and return when the server has it.
 
     *unfinished* is for files that were still being written, *former* for those of an earlier bucket
-    of that name.  With *into*, either go into files below that directory instead.
+    of that name.  With *into*, either go into files below that directory instead.  *listing* is
+    told how far the tree is, *storing* how many bytes are stored.
 
     Errors: those of `natsfs.mount.serve`.
     """
@@ -58,10 +65,11 @@ async def recover(
         open_links(session) as links,
         trio.open_nursery() as background,
     ):
-        served = await build(
-            JetStreamManager(links), config, background, BlockCache(config.cache), Metrics()
-        )
+        cache, metrics = BlockCache(config.cache), Metrics()
+        manager = JetStreamManager(links)
+        served = await build(manager, config, background, cache, metrics, listing)
         assert isinstance(served, Filesystem)
+        background.start_soon(_tell, served, storing)
         recovery = served.recovery
         if unfinished is not Wish.KEEP or into is not None:
             deal = _how(unfinished, into, recovery, recovery.store_beside)
@@ -73,6 +81,17 @@ async def recover(
         recovery.count_left()
         background.cancel_scope.cancel()
     return Recovered(stored, (*recovery.left, *served.former.left))
+
+
+async def _tell(served: Filesystem, storing: Progress) -> None:
+    """Tell *storing* how much of what waits is stored, until cancelled."""
+    most = 0
+    while True:
+        pending = served.pending_bytes()
+        most = max(most, pending)
+        if most:
+            storing(most - pending, most)
+        await trio.sleep(TELLING)
 
 
 def _how(wish: Wish, into: Path | None, recovery: Recovery, store: Deal) -> Deal:

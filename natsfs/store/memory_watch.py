@@ -55,9 +55,9 @@ def parse(stream: MemoryStream, message: Message) -> ObjectInfo:
 
 def _snapshot(stream: MemoryStream, after: int = 0) -> list[WatchEvent]:
     """All of it at once: nothing can be published between its events and their end."""
-    begin = Resumed(stream.created_ns) if after else Restarted(stream.created_ns)
     metas = [_event(stream, message) for message in stream.metas() if message.sequence > after]
-    return [begin, *metas, CaughtUp(stream.last_sequence)]
+    begin = Resumed if after else Restarted
+    return [begin(stream.created_ns, len(metas)), *metas, CaughtUp(stream.last_sequence)]
 
 
 def _is_meta(stream: MemoryStream, message: Message) -> bool:

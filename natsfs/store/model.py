@@ -258,17 +258,21 @@ class Restarted:
     """Messages may have been missed: what follows, up to *CaughtUp*, is the whole bucket again.
 
     Every watch begins with one.  *created_ns* identifies the bucket that is now being watched.
+    *expected* is about how many events are to come up to *CaughtUp*.
     """
 
     created_ns: int
+    expected: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
     """What follows, up to *CaughtUp*, is what came after a revision that the caller named; what was
-    removed since without a tombstone is not told.  *created_ns* as in `Restarted`."""
+    removed since without a tombstone is not told.  *created_ns* and *expected* are those of
+    `Restarted`."""
 
     created_ns: int
+    expected: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

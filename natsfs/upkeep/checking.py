@@ -25,6 +25,7 @@ from natsfs.errors import (
     StaleVersion,
 )
 from natsfs.filesystem.attributes import is_hard_link
+from natsfs.progress import Progress, unheard
 from natsfs.store.base import GET_WINDOW, ObjectStore, check_digest
 from natsfs.store.model import ObjectInfo
 from natsfs.upkeep.listing import Listing, list_bucket
@@ -36,9 +37,6 @@ QUARANTINE = "lost+found/"
 
 #: Objects that are read at once: the round trips of small ones hide each other.
 AT_ONCE = 4
-
-#: Is told the bytes that are checked of how many, as often as that changes.
-Progress = Callable[[int, int], None]
 
 
 @dataclass(slots=True)
@@ -78,11 +76,13 @@ class Checker:
         covers: Callable[[str], bool],
         progress: Progress,
         *,
+        listing: Progress = unheard,
         data: bool = True,
     ) -> None:
         self._store = store
         self._covers = covers
         self._progress = progress
+        self._listing = listing
         self._data = data
         self._verdict = Verdict()
         self._total = 0
@@ -91,7 +91,7 @@ class Checker:
         """What is wrong; with *repair*, damaged objects are renamed into `QUARANTINE`, which
         changes metas only.  Errors: those of the store."""
         counts = await self._store.count_chunks()
-        listing = await list_bucket(self._store)
+        listing = await list_bucket(self._store, self._listing)
         verdict = self._verdict
         verdict.unowned = sum(not listing.owns(nuid) for nuid in counts)
         verdict.problems += [

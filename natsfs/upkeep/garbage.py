@@ -21,6 +21,7 @@ import trio
 
 from natsfs.errors import NotFoundError
 from natsfs.filesystem.attributes import CLAIM_KEY
+from natsfs.progress import Progress, unheard
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import ChunkSet, ObjectInfo
 from natsfs.upkeep.listing import Following, Listing, follow
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _Item = TypeVar("_Item")
-
-#: Is told how many steps are done of how many, as often as that changes.
-Progress = Callable[[int, int], None]
 
 #: Seconds without a new chunk after which nobody writes a version any more.  A program may keep a
 #: file open for days between two lines that it writes, and the mount has sent the first of them.
@@ -85,6 +83,7 @@ class Collector:
     """Finds the garbage of one bucket, and removes it.
 
     *journaled* gives the versions of the bucket of some identity that files in journals need.
+    *listing* is told how far the list of objects is.
     """
 
     def __init__(
@@ -93,11 +92,13 @@ class Collector:
         ages: Ages,
         progress: Progress,
         journaled: Callable[[str], AbstractSet[str]] = lambda identity: frozenset(),
+        listing: Progress = unheard,
     ) -> None:
         self._store = store
         self._ages = ages
         self._progress = progress
         self._journaled = journaled
+        self._listing = listing
 
     async def run(self, *, remove: bool) -> Garbage:
         """What there is, and with *remove* was; what somebody took into use meanwhile is left out.
@@ -109,7 +110,7 @@ class Collector:
         now_ns = status.asked_ns or time.time_ns()
         # Counted before the metas are read: what is written meanwhile is then not counted.
         counts = await self._store.count_chunks()
-        async with follow(self._store) as following:
+        async with follow(self._store, self._listing) as following:
             # Read after the metas: what was in a journal until then has an object now.
             listing = await following.listing()
             needed = self._journaled(status.identity)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from natsfs.progress import Counted, Progress, unheard
 from natsfs.store.base import ObjectStore
 from natsfs.store.model import (
     CaughtUp,
@@ -63,7 +64,8 @@ class Listing:
 class Following:
     """A `Listing` that stays true."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress) -> None:
+        self._counted = Counted(progress)
         self._listing = Listing()
         self._complete = trio.Event()
 
@@ -79,28 +81,30 @@ class Following:
                 if isinstance(event, Restarted) and self._complete.is_set():
                     self._complete = trio.Event()
                 self._listing.feed(event)
+                self._counted.feed(event)
                 if isinstance(event, CaughtUp):
                     self._complete.set()
 
 
-async def list_bucket(store: ObjectStore) -> Listing:
+async def list_bucket(store: ObjectStore, progress: Progress = unheard) -> Listing:
     """What *store* holds now.  Errors: those of `ObjectStore.watch`."""
-    listing = Listing()
+    listing, counted = Listing(), Counted(progress)
     async with store.watch() as events:
         async for event in events:
             listing.feed(event)
+            counted.feed(event)
             if isinstance(event, CaughtUp):
                 break
     return listing
 
 
 @asynccontextmanager
-async def follow(store: ObjectStore) -> AsyncIterator[Following]:
+async def follow(store: ObjectStore, progress: Progress = unheard) -> AsyncIterator[Following]:
     """A listing of *store* that stays true while the context lasts.
 
     Errors: those of `ObjectStore.watch`, in an exception group.
     """
-    following = Following()
+    following = Following(progress)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(following.run, store)
         yield following

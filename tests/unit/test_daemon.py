@@ -44,7 +44,12 @@ def work(ready):
 WORK
 
 try:
-    outcome = run_in_background(work, log_file=directory / "log", describe=describe)
+    outcome = run_in_background(
+        work,
+        log_file=directory / "log",
+        describe=describe,
+        progress=lambda done, total: note(f"told-{done}-{total}"),
+    )
 except ChildDied as exc:
     outcome = str(exc)
 print(json.dumps(repr(outcome)))
@@ -125,6 +130,33 @@ def test_ready(program: Program) -> None:
     (program.directory / "go").touch()
     program.noted("done")
     wait_until(lambda: not is_running(program.child))
+
+
+def test_progress(program: Program) -> None:
+    """E: the parent hears how far the child is before it is ready; a parent that does not listen,
+    or is gone, keeps no child waiting."""
+    result = program.run("""
+        ready.progress(1, 3)
+        ready.progress(2, 3)
+        ready()
+    """)
+    assert result == "None"
+    assert sorted(path.name for path in program.directory.glob("told-*")) == [
+        "told-1-3",
+        "told-2-3",
+    ]
+    with program.start("""
+        os.kill(os.getppid(), signal.SIGSTOP)
+        for done in range(20_000):
+            ready.progress(done, 20_000)
+        note("through")
+        os.kill(int((directory / "parent").read_text()), signal.SIGKILL)
+        ready.progress(1, 1)
+        note("alone")
+    """) as process:
+        (program.directory / "parent").write_text(str(process.pid))
+        program.noted("through")
+        program.noted("alone")
 
 
 def test_what_the_child_keeps(program: Program) -> None:

@@ -81,7 +81,8 @@ class Watcher:
                     self._delivered, self._after = self._after, 0
                     self._revision = status.last_revision
                     created_ns = status.created_ns
-                    yield Resumed(created_ns) if resumed else Restarted(created_ns)
+                    begin = Resumed if resumed else Restarted
+                    yield begin(created_ns, consumer.pending)
                     if not consumer.pending and self._delivered >= self._goal:
                         yield self._caught_up()
                     while True:

@@ -1,0 +1,123 @@
+"""What a terminal shows while commands work on a large bucket, and that it is left clean."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from natsfs.config import ServerConfig
+from natsfs.server import Server
+from natsfs.store.session import Request, open_session
+from natsfs.store.wire import meta_subject, new_nuid
+from tests.faults.proxy import Proxy
+from tests.faults.secured import natsfs
+
+from .mounting import SETTLE, natsfs_command
+
+pytestmark = [pytest.mark.mount, pytest.mark.server]
+
+#: Objects, and bytes a second of the line to them: their metas take a second or two.
+OBJECTS = 2_500
+RATE = 600_000
+
+
+async def fill(url: str, bucket: str) -> None:
+    """Put many empty objects into *bucket*."""
+    async with open_session(ServerConfig(urls=(url,))) as session:
+        for first in range(0, OBJECTS, 500):
+            names = [f"object {number}" for number in range(first, first + 500)]
+            await session.exchange(
+                [Request(meta_subject(bucket, name), meta(bucket, name)) for name in names]
+            )
+
+
+def meta(bucket: str, name: str) -> bytes:
+    """An empty object."""
+    info = {"name": name, "bucket": bucket, "nuid": new_nuid(), "size": 0, "chunks": 0}
+    return json.dumps(info).encode()
+
+
+@pytest.fixture
+def slow(nats_server: Server, bucket: str) -> Iterator[str]:
+    """Where the bucket is, full, at the end of a slow line."""
+    trio.run(fill, nats_server.url, bucket)
+    proxy = Proxy(nats_server.port)
+    proxy.rate = RATE
+    try:
+        yield f"{proxy.url}/{bucket}"
+    finally:
+        proxy.close()
+
+
+def on_terminal(environment: dict[str, str], *command: str | Path) -> tuple[int, str]:
+    """The status of a natsfs command, and all that it shows on a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    env = {**environment, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    with subprocess.Popen(
+        natsfs_command(*command), env=env, cwd="/", stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while select.select([ours], [], [], SETTLE)[0]:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:
+                break
+        status = process.wait(SETTLE)
+    os.close(ours)
+    return status, shown.decode()
+
+
+def check_bar(shown: str, what: str) -> None:
+    """It was there, with rate and remaining time, and is gone."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert re.search(rf"{what}.* \d+/{OBJECTS} +[\d,]+/s +0:00:0\d", plain), shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("command", ["ls", "du", "gc", "fsck"])
+def test_listing(slow: str, environment: dict[str, str], command: str) -> None:
+    """E: commands that list a large bucket show how far they are, how fast, and how long yet."""
+    status, shown = on_terminal(environment, command, slow)
+    assert status == 0
+    check_bar(shown, "listing")
+
+
+def test_mount(slow: str, environment: dict[str, str], tmp_path: Path) -> None:
+    """E: so does a mount in the background, whose process tells its parent, before it returns."""
+    top = tmp_path / "top"
+    top.mkdir()
+    status, shown = on_terminal(environment, "mount", slow, top)
+    try:
+        assert status == 0
+        check_bar(shown, "listing")
+        assert len(os.listdir(top)) == OBJECTS
+    finally:
+        natsfs(environment, "umount", top).check()
+
+
+def test_mount_in_the_foreground(slow: str, environment: dict[str, str], tmp_path: Path) -> None:
+    """E: and one in the foreground, which takes the bar away when programs can use it."""
+    top, script = tmp_path / "top", tmp_path / "script"
+    top.mkdir()
+    script.write_text(f"until mountpoint -q {top}; do sleep 0.1; done; umount {top}")
+    with subprocess.Popen(["sh", script]):
+        status, shown = on_terminal(environment, "mount", "-f", slow, top)
+    assert status == 0
+    check_bar(shown, "listing")
+
+
+def test_no_terminal(slow: str, environment: dict[str, str]) -> None:
+    """E: what goes into a pipe has no bars in it."""
+    listed = natsfs(environment, "ls", slow)
+    assert (listed.status, listed.err, len(listed.out.splitlines())) == (0, "", OBJECTS)

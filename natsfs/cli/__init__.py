@@ -5,6 +5,7 @@ Only this package reads argv and the environment, prints, and decides on exit st
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -16,6 +17,7 @@ import click
 from natsfs import __version__
 from natsfs.cli.argv import mount_arguments, umount_arguments
 from natsfs.cli.commands import Group, Session
+from natsfs.cli.logs import Said
 from natsfs.cli.outcome import USAGE, describe, redacted
 from natsfs.cli.output import say
 from natsfs.cli.places import complete
@@ -84,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         argv = sys.argv[1:]
-        _keep_secrets()
+        _begin()
     session = Session()
     try:
         status = natsfs.main(list(argv), "natsfs", standalone_mode=False, obj=session)
@@ -112,7 +114,7 @@ def umount_helper() -> int:
 def _help(command: str, translate: Callable[[Sequence[str]], list[str]]) -> int:
     """Do what mount(8) or umount(8) asks for, in the little environment that it may have."""
     argv = sys.argv[1:]
-    _keep_secrets()
+    _begin()
     complete(os.environ)
     try:
         arguments = translate(argv)
@@ -122,7 +124,8 @@ def _help(command: str, translate: Callable[[Sequence[str]], list[str]]) -> int:
     return main([command, *arguments])
 
 
-def _keep_secrets() -> None:
+def _begin() -> None:
+    logging.lastResort = Said()
     conceal_credentials()
     forbid_dumps()
     keep_files_private()

@@ -89,7 +89,12 @@ def connection_options(command: _Command) -> _Command:
             click.option("--tlsca", type=FILE, help="Certificates to trust, PEM  [NATS_CA]"),
             click.option("--tlscert", type=FILE, help="Own certificate, PEM  [NATS_CERT]"),
             click.option("--tlskey", type=FILE, help="Key of --tlscert, PEM  [NATS_KEY]"),
-            click.option("--tlsfirst", is_flag=True, help="Do the TLS handshake before all else"),
+            click.option(
+                "--tlsfirst",
+                "--tls-first",
+                is_flag=True,
+                help="Do the TLS handshake before all else",
+            ),
             click.option(
                 "--js-domain", "--domain", metavar="DOMAIN", help="JetStream domain of the bucket"
             ),

@@ -19,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 
 from natsfs.cli.outcome import redacted
-from natsfs.cli.output import printable, rfc3339
+from natsfs.cli.output import printable, rfc3339, say
 from natsfs.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,16 @@ def _handler(plan: Logging, output: Path | None) -> tuple[logging.Handler, Calla
         handler = logging.FileHandler(plan.file)
         return handler, lambda: _reopen_file(handler)
     return logging.StreamHandler(), lambda: _reopen_output(output)
+
+
+class Said(logging.Handler):
+    """What commands that have no log say of a warning."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(redacted(record.getMessage()))
 
 
 # -- SIGHUP ---------------------------------------------------------------------------------------

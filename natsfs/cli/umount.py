@@ -192,17 +192,20 @@ def _ended(process: int, seconds: float) -> bool:
 
 def _follow(process: int, client: Client, progress: Told) -> None:
     """Show how far the mount is until its *process* has ended."""
-    most = 0
+    most, before = 0, None
     while not _ended(process, REFRESH):
-        pending = _pending(client)
+        pending, stored = _left(client)
+        before = stored if before is None else before
         most = max(most, pending)
         if most:
-            progress(most - pending, most)
+            # A file is pending until all of it is stored: what has gone meanwhile says more.
+            progress(max(most - pending, min(stored - before, most)), most)
 
 
-def _pending(client: Client) -> int:
+def _left(client: Client) -> tuple[int, int]:
+    """How many bytes are pending, and how many were stored since the mount began."""
     try:
-        pending: int = client.ask("status")["pending"]
+        activity = client.ask("activity")
     except (NatsfsError, OSError):
-        return 0  # a mount that is nearly gone answers no more
-    return pending
+        return 0, 0  # a mount that is nearly gone answers no more
+    return activity["status"]["pending"], activity["bytes"]["stored"]

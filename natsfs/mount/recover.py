@@ -69,7 +69,7 @@ async def recover(
         manager = JetStreamManager(links)
         served = await build(manager, config, background, cache, metrics, listing)
         assert isinstance(served, Filesystem)
-        background.start_soon(_tell, served, storing)
+        background.start_soon(_tell, served, metrics, storing)
         recovery = served.recovery
         if unfinished is not Wish.KEEP or into is not None:
             deal = _how(unfinished, into, recovery, recovery.store_beside)
@@ -83,14 +83,14 @@ async def recover(
     return Recovered(stored, (*recovery.left, *served.former.left))
 
 
-async def _tell(served: Filesystem, storing: Progress) -> None:
+async def _tell(served: Filesystem, metrics: Metrics, storing: Progress) -> None:
     """Tell *storing* how much of what waits is stored, until cancelled."""
     most = 0
     while True:
-        pending = served.pending_bytes()
-        most = max(most, pending)
+        most = max(most, served.pending_bytes())
         if most:
-            storing(most - pending, most)
+            # A file waits until all of it is stored: what has gone says more.
+            storing(min(metrics.bytes()["stored"], most), most)
         await trio.sleep(TELLING)
 
 

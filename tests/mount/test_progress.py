@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,15 +48,27 @@ def meta(bucket: str, name: str) -> bytes:
 
 
 @pytest.fixture
-def slow(nats_server: Server, bucket: str) -> Iterator[str]:
+def slow(line: str, nats_server: Server, bucket: str) -> str:
     """Where the bucket is, full, at the end of a slow line."""
     trio.run(fill, nats_server.url, bucket)
+    return line
+
+
+@pytest.fixture
+def proxy(nats_server: Server) -> Iterator[Proxy]:
+    """A slow line to the server."""
     proxy = Proxy(nats_server.port)
     proxy.rate = RATE
     try:
-        yield f"{proxy.url}/{bucket}"
+        yield proxy
     finally:
         proxy.close()
+
+
+@pytest.fixture
+def line(proxy: Proxy, bucket: str) -> str:
+    """Where the bucket is, at the end of that line."""
+    return f"{proxy.url}/{bucket}"
 
 
 def on_terminal(environment: dict[str, str], *command: str | Path) -> tuple[int, str]:
@@ -121,3 +134,26 @@ def test_no_terminal(slow: str, environment: dict[str, str]) -> None:
     """E: what goes into a pipe has no bars in it."""
     listed = natsfs(environment, "ls", slow)
     assert (listed.status, listed.err, len(listed.out.splitlines())) == (0, "", OBJECTS)
+
+
+def test_recover(proxy: Proxy, line: str, environment: dict[str, str], tmp_path: Path) -> None:
+    """E, W7: what a mount that died has left is stored with a bar that counts bytes."""
+    top = tmp_path / "top"
+    top.mkdir()
+    natsfs(environment, "mount", "-o", "writeback", line, top).check()
+    # More than is under way at a time.
+    proxy.rate = 5_000_000
+    body = os.urandom(3 * proxy.rate)
+    (top / "file").write_bytes(body)
+    (told,) = json.loads(natsfs(environment, "status", "--json", top).check())
+    ended = os.pidfd_open(told["pid"])
+    os.kill(told["pid"], signal.SIGKILL)
+    select.select([ended], [], [])
+    os.close(ended)
+    natsfs(environment, "umount", top).check()
+    status, shown = on_terminal(environment, "recover", line)
+    assert (status, "1 files are saved." in shown) == (0, True), shown
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert re.search(r"storing .* [\d.]+/[\d.]+ MiB [\d.]+ [kM]B/s 0:00:0\d", plain), plain
+    (found,) = json.loads(natsfs(environment, "ls", "--json", line).check())
+    assert found["size"] == len(body)

@@ -66,66 +66,66 @@ class ConnectionOptions:
     embedded: bool = False
 
 
+#: The options that every command with a server has.
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--server", metavar="URL[,URL…]", help="Servers  [NATS_URL]"),
+    click.option(
+        "--context",
+        metavar="NAME",
+        shell_complete=complete_context,
+        help="Context of the nats command  [NATS_CONTEXT, or the selected one]",
+    ),
+    click.option("--no-context", is_flag=True, help="Overlook the selected context"),
+    click.option("--user", metavar="NAME", help="User name, or a token  [NATS_USER]"),
+    click.option(
+        "--password-file",
+        type=FILE,
+        help="File whose first line is the password  [NATS_PASSWORD: the password]",
+    ),
+    click.option("--creds", type=FILE, help="Credentials file  [NATS_CREDS]"),
+    click.option("--nkey", type=FILE, help="File with an nkey seed  [NATS_NKEY]"),
+    click.option("--tlsca", type=FILE, help="Certificates to trust, PEM  [NATS_CA]"),
+    click.option("--tlscert", type=FILE, help="Own certificate, PEM  [NATS_CERT]"),
+    click.option("--tlskey", type=FILE, help="Key of --tlscert, PEM  [NATS_KEY]"),
+    click.option(
+        "--tlsfirst",
+        "--tls-first",
+        is_flag=True,
+        help="Do the TLS handshake before all else",
+    ),
+    click.option(
+        "--js-domain", "--domain", metavar="DOMAIN", help="JetStream domain of the bucket"
+    ),
+    click.option(
+        "--js-api-prefix",
+        metavar="PREFIX",
+        help="Where an account imports the API of JetStream  [$JS.API]",
+    ),
+    click.option(
+        "--js-event-prefix",
+        metavar="PREFIX",
+        help="Where it imports what JetStream tells of changes  [$JS.EVENT]",
+    ),
+    click.option("--inbox-prefix", metavar="PREFIX", help="Where answers are to arrive  [_INBOX]"),
+    click.option(
+        "--socks-proxy",
+        metavar="URL",
+        help="SOCKS5 proxy on the way to the server, or none  [NATS_SOCKS_PROXY]",
+    ),
+    click.option(
+        "--timeout",
+        type=Duration(),
+        default=_DEFAULTS.timeout,
+        envvar="NATS_TIMEOUT",
+        metavar="DURATION",
+        help="Longest wait for an answer of the server  [NATS_TIMEOUT, or 60s]",
+    ),
+)
+
+
 def connection_options(command: _Command) -> _Command:
     """Add the options that every command with a server has; see `take`."""
-    for option in reversed(
-        (
-            click.option("--server", metavar="URL[,URL…]", help="Servers  [NATS_URL]"),
-            click.option(
-                "--context",
-                metavar="NAME",
-                shell_complete=complete_context,
-                help="Context of the nats command  [NATS_CONTEXT, or the selected one]",
-            ),
-            click.option("--no-context", is_flag=True, help="Overlook the selected context"),
-            click.option("--user", metavar="NAME", help="User name, or a token  [NATS_USER]"),
-            click.option(
-                "--password-file",
-                type=FILE,
-                help="File whose first line is the password  [NATS_PASSWORD: the password]",
-            ),
-            click.option("--creds", type=FILE, help="Credentials file  [NATS_CREDS]"),
-            click.option("--nkey", type=FILE, help="File with an nkey seed  [NATS_NKEY]"),
-            click.option("--tlsca", type=FILE, help="Certificates to trust, PEM  [NATS_CA]"),
-            click.option("--tlscert", type=FILE, help="Own certificate, PEM  [NATS_CERT]"),
-            click.option("--tlskey", type=FILE, help="Key of --tlscert, PEM  [NATS_KEY]"),
-            click.option(
-                "--tlsfirst",
-                "--tls-first",
-                is_flag=True,
-                help="Do the TLS handshake before all else",
-            ),
-            click.option(
-                "--js-domain", "--domain", metavar="DOMAIN", help="JetStream domain of the bucket"
-            ),
-            click.option(
-                "--js-api-prefix",
-                metavar="PREFIX",
-                help="Where an account imports the API of JetStream  [$JS.API]",
-            ),
-            click.option(
-                "--js-event-prefix",
-                metavar="PREFIX",
-                help="Where it imports what JetStream tells of changes  [$JS.EVENT]",
-            ),
-            click.option(
-                "--inbox-prefix", metavar="PREFIX", help="Where answers are to arrive  [_INBOX]"
-            ),
-            click.option(
-                "--socks-proxy",
-                metavar="URL",
-                help="SOCKS5 proxy on the way to the server, or none  [NATS_SOCKS_PROXY]",
-            ),
-            click.option(
-                "--timeout",
-                type=Duration(),
-                default=_DEFAULTS.timeout,
-                envvar="NATS_TIMEOUT",
-                metavar="DURATION",
-                help="Longest wait for an answer of the server  [NATS_TIMEOUT, or 60s]",
-            ),
-        )
-    ):
+    for option in reversed(_OPTIONS):
         command = option(command)
     return command
 

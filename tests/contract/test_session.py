@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ from natsfs.store.session import (
     line,
     open_session,
 )
+from natsfs.store.session.client import RawClient
 from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.server
@@ -349,3 +351,19 @@ async def test_idle_connection_is_kept(
         with trio.move_on_after(1.5) as scope:
             await session.changed()
         assert scope.cancelled_caught
+
+
+def test_a_pong_that_comes_late() -> None:
+    """A5: an answer to a ping that was given up ends nothing, and the next one is heard."""
+
+    async def late() -> bool:
+        client = RawClient()
+        given_up, waiting = (asyncio.get_running_loop().create_future() for _ in range(2))
+        given_up.cancel()
+        client._pongs = [given_up, waiting]
+        await client._process_pong()
+        assert not waiting.done()
+        await client._process_pong()
+        return bool(await waiting)
+
+    assert asyncio.run(late())

@@ -79,11 +79,11 @@ Sink = Callable[[Message], None]
 
 
 class RawClient(Client):
-    """nats-py's client with three places changed that it offers no other way to change.
+    """nats-py's client with four places changed that it offers no other way to change.
 
-    It goes through a proxy.  It never sends a login in clear text where TLS was asked for.  And it
-    hands messages to the sink
-    of their subscription at once and unparsed: the queue, task and header dictionary that nats-py
+    It goes through a proxy, and lives on when an answer to a ping comes that nobody waits for.  It
+    never sends a login in clear text where TLS was asked for.  And it hands messages to the sink of
+    their subscription at once and unparsed: the queue, task and header dictionary that nats-py
     makes for every message cost three times what the rest of receiving does, and its queue drops
     messages when it is full.  A sink must not raise: that would end nats-py's read loop.
     """
@@ -128,6 +128,12 @@ class RawClient(Client):
         if self.insist_on_tls and not self._server_info.get("tls_required"):
             raise nats.errors.SecureConnWantedError
         return super()._connect_command()
+
+    async def _process_pong(self) -> None:
+        # Its read loop ends over a pong whose ping was given up, as it is when a session ends.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None

@@ -49,8 +49,10 @@ MOST_BYTES = 1024**3
 #: Files that may wait: each of them keeps some KiB of memory.
 MOST_FILES = 10_000
 
-#: What would prevent the saving of any other file as well.
-_OF_THE_SERVER = (RequestTimeout, ConnectionLost, NoSpaceError, QuotaExceededError)
+#: What would prevent the saving of any other file as well, and what of any other that is as large:
+#: that stops what has an order (W8).
+_AWAY = (RequestTimeout, ConnectionLost)
+_FULL = (NoSpaceError, QuotaExceededError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ class Unsaved:
             return None  # its close comes here again, and until then it may be half written
         error = await self._commit_or_keep(file)
         self._commits.let_go(file)
-        if not isinstance(error, _OF_THE_SERVER):
+        if not isinstance(error, (*_AWAY, *_FULL) if self._m.writeback else _AWAY):
             return None
         if in_order and file not in self._due:
             self._due = {file: file.size, **self._due}

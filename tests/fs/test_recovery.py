@@ -417,6 +417,32 @@ async def test_an_fsync_besides(host: Host) -> None:
     await lives(host, only, before=b"old")
 
 
+@pytest.mark.expects_log("'f' is not saved yet")
+async def test_released_behind_what_does_not_fit(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W7: without writeback a file for which the bucket has no room keeps no other one from being
+    saved, neither at once nor later."""
+    monkeypatch.setattr(unsaved, "RETRY", 0.01)
+
+    async def only(world: World) -> None:
+        host.manager.fail = lambda operation, name: (
+            NoSpaceError("full") if operation == "upload" and name == "f" else None
+        )
+        for name in ("f", "g", "h"):
+            async with world.opened(name, CREATE):
+                pass
+            handle = world.open(name, os.O_RDWR)
+            await world.fs.files.write(handle, 0, b"new")
+            await world.release(handle)
+        await until(lambda: [one.name for one in world.fs.unsaved_files()] == ["f"])
+        assert await world.foreign.get("g") == await world.foreign.get("h") == b"new"
+        host.refuse()
+        await saved(world)
+
+    await lives(host, only, before=b"old")
+
+
 @pytest.mark.expects_log("not stored: another client stored version|stays in the journal")
 @died
 async def test_giving_way_when_nobody_listens(host: Host) -> None:

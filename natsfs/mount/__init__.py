@@ -18,6 +18,7 @@ watch), then the connection, then the embedded server.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,9 @@ async def serve(
     `MountFailed` (the kernel or fusermount3 refused, the embedded server did not start),
     `CacheError`.
     """
+    # Modules and their functions, 45,000 objects that stay: to look through them for cycles took 13
+    # ms at a time, 17 of the 330 that reading 500 small files takes.
+    gc.freeze()
     metrics, cache = Metrics(), BlockCache(config.cache)
     async with (
         server_of(config) as server,

@@ -249,14 +249,15 @@ def parse_puback(
     Publishing names no domain: where another one has a bucket of that name, it stores the message,
     too, and answers first.
 
-    Errors: those of `refusal`, `ServerRefused` when it cannot be read, or is another domain's.
+    Errors: those of `refusal`, `ServerRefused` when it cannot be read, is another domain's, or with
+    `IN_PROCESS`.
     """
     try:
         reply = json.loads(bytes(payload))
         raise_refusal(what, reply, expected=expected)
         if domain is not None and reply.get("domain", domain) != domain:
             raise ServerRefused(what, 0, _ELSEWHERE.format(reply["domain"], domain))
-        return PubAck(
+        ack = PubAck(
             reply["stream"],
             int(reply["seq"]),
             bool(reply.get("duplicate", False)),
@@ -264,9 +265,16 @@ def parse_puback(
         )
     except _UNREADABLE as error:
         raise ServerRefused(what, 0, f"unreadable acknowledgement: {error!r}") from None
+    if ack.duplicate and not ack.sequence:
+        # How servers said it before they had the error (nats-server's PR 5827).
+        raise ServerRefused(what, IN_PROCESS, "duplicate message id is in process")
+    return ack
 
 
 # -- refusals -------------------------------------------------------------------------------------
+
+#: A message with the same id is on its way to the replicas, and may not get there.
+IN_PROCESS = 10158
 
 #: JetStream's err_codes by the fact that they stand for (server/errors.json; protocol.md 2.4, 2.7).
 #: 10163 and 10164 come from a replicated stream with another write to the subject under way.

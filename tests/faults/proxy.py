@@ -25,8 +25,9 @@ class Fate(IntEnum):
     LAST = 4
 
 
-#: Decides on a frame (its line and its payload); true for one that is to be lost.
-Choice = Callable[[bytes], Fate | bool]
+#: Decides on a frame (its line and its payload); true for one that is to be lost, bytes for what is
+#: handed on instead.
+Choice = Callable[[bytes], Fate | bool | bytes]
 
 
 def nothing(frame: bytes) -> bool:
@@ -131,7 +132,10 @@ class Proxy:
 
     def _hand_on(self, frame: bytes, sink: socket.socket, up: bool) -> bool:
         """Treat *frame* as is chosen; whether the connection goes on."""
-        match Fate((self.up if up else self.down)(frame)):
+        chosen = (self.up if up else self.down)(frame)
+        if isinstance(chosen, bytes):
+            frame, chosen = chosen, Fate.PASS
+        match Fate(chosen):
             case Fate.LOSE:
                 return True
             case Fate.HALF:
@@ -180,10 +184,10 @@ class Once:
 
 
 class Answer:
-    """Gives *fate* to the answer to the request of which *choice* is true for the *nth* time: set
-    `request` as the proxy's *up* and `answer` as its *down*."""
+    """Gives *fate* to the answer to the request of which *choice* is true for the *nth* time, or
+    has it say *fate*: set `request` as the proxy's *up* and `answer` as its *down*."""
 
-    def __init__(self, choice: Choice, fate: Fate, nth: int = 1) -> None:
+    def __init__(self, choice: Choice, fate: Fate | bytes, nth: int = 1) -> None:
         self._request = Once(choice, nth=nth)
         self._fate = fate
         self._inbox = b""
@@ -194,10 +198,13 @@ class Answer:
             self._inbox = reply_of(frame)
         return Fate.PASS
 
-    def answer(self, frame: bytes) -> Fate:
+    def answer(self, frame: bytes) -> Fate | bytes:
         if not self._inbox or self.done.is_set() or subject_of(frame) != self._inbox:
             return Fate.PASS
         self.done.set()
+        if isinstance(self._fate, bytes):
+            line = b" ".join(frame.partition(b"\r\n")[0].split()[:3])
+            return b"%s %d\r\n%s\r\n" % (line, len(self._fate), self._fate)
         return self._fate
 
 

@@ -196,3 +196,29 @@ def test_one_message(name: str, proxy: Proxy, mounter: Mounter, nats_server: Ser
     found = contents(nats_server.url, bucket)
     assert found.objects == expected
     assert found.stray == 0
+
+
+@pytest.mark.parametrize("body", [SMALL_BODY, LARGE_BODY], ids=["small", "streaming"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        b'{"error":{"code":409,"err_code":10158,"description":"duplicate message id"}}',
+        b'{"stream":"s","seq":0,"duplicate":true}',
+    ],
+    ids=["error", "acknowledgement"],
+)
+def test_chunk_on_its_way(
+    words: bytes, body: bytes, proxy: Proxy, mounter: Mounter, nats_server: Server
+) -> None:
+    """A5, W2: a server with replicas that says of a chunk that it has not got it everywhere yet, as
+    one does after a change of the leader, is asked again; the file is there, once and whole."""
+    bucket = f"b-{uuid.uuid4().hex[:12]}"
+    mount = mounter("--create", source=f"{proxy.url}/{bucket}", life=100)
+    told = Answer(Phase("C"), words, nth=2)
+    proxy.up, proxy.down = told.request, told.answer
+    (mount.directory / "f").write_bytes(body)
+    assert told.done.is_set()
+    mount.stop()
+    found = contents(nats_server.url, bucket)
+    assert found.objects == {"f": body}
+    assert found.stray == 0

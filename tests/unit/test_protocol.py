@@ -24,6 +24,7 @@ from natsfs.errors import (
     WrongRevision,
 )
 from natsfs.store.headers import encode_headers, parse_headers
+from natsfs.store.jetstream.api import is_transient
 from natsfs.store.protocol import (
     NO_MESSAGE,
     Delivery,
@@ -215,6 +216,21 @@ def test_an_acknowledgement_of_another_domain() -> None:
     assert parse_puback("a", b'{"stream":"OBJ_b","seq":5}', domain="hub").sequence == 5
     with pytest.raises(ServerRefused, match="the JetStream domain 'hub' has a bucket"):
         parse_puback("a", ours, domain="leaf")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"error":{"code":409,"err_code":10158,"description":"duplicate message id"}}',
+        b'{"stream":"OBJ_b","seq":0,"duplicate":true}',
+    ],
+)
+def test_puback_of_what_is_on_its_way(payload: bytes) -> None:
+    """A5: an id whose first message is not stored yet is no refusal for good, whatever words the
+    server has for it."""
+    with pytest.raises(ServerRefused) as caught:
+        parse_puback("a", payload)
+    assert is_transient(caught.value)
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'{"stream":"x","seq":null}', b"\xff"])

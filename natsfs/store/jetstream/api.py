@@ -21,7 +21,13 @@ from natsfs.errors import (
     ServerRefused,
 )
 from natsfs.store.link import Links
-from natsfs.store.protocol import StoredMessage, get_last, parse_stored, raise_refusal
+from natsfs.store.protocol import (
+    IN_PROCESS,
+    StoredMessage,
+    get_last,
+    parse_stored,
+    raise_refusal,
+)
 from natsfs.store.session import NoResponders, Request, Session
 
 log = logging.getLogger(__name__)
@@ -34,9 +40,9 @@ Plane = Session | Links
 #: Where the API of a domain is.
 _OF_DOMAIN = re.compile(r"\$JS\.([^.]+)\.API")
 
-#: Answers that say "not now": no leader (10008), ingest queue full (10167), too many open batches
-#: (10210).  protocol.md 2.5, 2.7 and 2.9.
-TRANSIENT = frozenset({10008, 10167, 10210})
+#: Answers that say "not now": no leader (10008), the message is on its way to the replicas, ingest
+#: queue full (10167), too many open batches (10210).  protocol.md 2.5, 2.7 and 2.9.
+TRANSIENT = frozenset({10008, IN_PROCESS, 10167, 10210})
 
 #: Seconds between two attempts, doubling.  Go waits 250 ms and tries twice (ADR-22); a new stream
 #: leader took 4.6 s in a test (faults.md), so these attempts go on until the time-out.

@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
     "metrics": set(),
+    "threads": set(),
     "store": set(),
     "store.model": {"errors"},
     "store.foreign_json": {"errors"},
@@ -51,13 +52,13 @@ ALLOWED: dict[str, set[str]] = {
         "store.socks",
     },
     "store.link": {"errors", "config", "store.*"},
-    "store.jetstream": {"errors", "config", "store.*"},
+    "store.jetstream": {"errors", "config", "threads", "store.*"},
     "tree": {"errors", "config", "store.model", "tree.*"},
     "tree.names": {"errors"},
     "tree.inodes": {"errors"},
     "data": {
         *("errors", "config", "store.model", "store.base", "store.buffers", "store.primitives"),
-        *("store.wire", "metrics"),
+        *("store.wire", "metrics", "threads"),
         "data.*",
     },
     "data.readahead": set(),
@@ -65,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "data.records": {"store.primitives"},
     "handles": {"errors", "config", "store.model", "store.base", "data.*", "tree.*"},
     "filesystem": {
-        *("errors", "config", "handles", "metrics", "progress", "filesystem.*"),
+        *("errors", "config", "handles", "metrics", "progress", "threads", "filesystem.*"),
         *("store.model", "store.base", "store.primitives", "store.contention", "store.wire"),
         *("data.*", "tree.*"),
     },
@@ -83,7 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     "progress": {"store.model"},
     "mount": {
         *("", "errors", "config", "control.*", "server", "supervisor", "handles", "metrics"),
-        "progress",
+        *("progress", "threads"),
         *("store.*", "tree.*", "data.*", "filesystem.*", "buckets.*", "operations.*", "mount.*"),
     },
     "upkeep": {

@@ -32,6 +32,7 @@ from natsfs.data.segment import segments_of
 from natsfs.data.segments import KEEP, Look, SegmentFiles
 from natsfs.data.version import Version
 from natsfs.store.buffers import Shelf
+from natsfs.threads import in_thread
 
 __all__ = ["FRESH", "PAUSE", "READ_DEADLINE", "BlockCache", "CacheUsage", "Cached", "Kept"]
 
@@ -217,9 +218,7 @@ class BlockCache:
 
         try:
             with trio.fail_after(deadline):
-                return await trio.to_thread.run_sync(
-                    answering, abandon_on_cancel=True, limiter=self._threads
-                )
+                return await in_thread(answering, abandon=True, limiter=self._threads)
         except trio.TooSlowError:
             if begun:  # and did not wait for a thread all the time
                 self._hanging.add(call)
@@ -228,7 +227,7 @@ class BlockCache:
             pause.begin(self._files.root, f"no answer within {deadline:g} s")
         except OSError as error:
             pause.begin(self._files.root, str(error))
-        except (MemoryError, RuntimeError) as error:  # the latter for want of a thread
+        except MemoryError as error:
             pause.begin(self._files.root, repr(error))
         return None
 

@@ -31,6 +31,7 @@ from natsfs.data.runs import Run
 from natsfs.data.spool import Spool
 from natsfs.errors import CacheError, NatsfsError
 from natsfs.store.primitives import Data
+from natsfs.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -193,11 +194,14 @@ class Journal:
 
         log.syncing = True
         try:
-            await trio.to_thread.run_sync(work, abandon_on_cancel=True)
-        except OSError as error:
+            await in_thread(work, abandon=True)
+        except BaseException as error:
+            # Also when nobody waits any more: the next turn must not take them for synced.
             log.unsynced |= segments
             self._unsynced |= entries
             self._new_names = True
+            if not isinstance(error, OSError):
+                raise
             entry.broken = True
             self.failed(error)
             with suppress(NatsfsError):
@@ -363,7 +367,7 @@ class Entry:
     def _append(self, kind: Kind, offset: int, body: Data) -> Segment | None:
         try:
             return self._journal.append(self, kind, offset, body)
-        except (OSError, NatsfsError) as error:
+        except (OSError, NatsfsError, MemoryError) as error:
             self.broken = True
             self._journal.failed(error)
             return None

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -24,6 +25,7 @@ from natsfs.errors import DamageKnown, DigestMismatch
 from natsfs.store.base import check_digest
 from natsfs.store.model import ObjectInfo
 from natsfs.store.primitives import Data
+from natsfs.threads import in_thread_or_here
 
 #: Bytes that are hashed on the spot: they take 36 µs, the way to a thread and back takes 92 µs.
 INLINE = 64 * 1024
@@ -168,7 +170,7 @@ class _Run:
         try:
             while self._queue:
                 pieces, self._queue = self._queue, []
-                await trio.to_thread.run_sync(self._update, pieces)
+                await in_thread_or_here(partial(self._update, pieces))
                 self.waiting = sum(map(len, self._queue))
         except BaseException:
             self.give_up()

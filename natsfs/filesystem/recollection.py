@@ -35,6 +35,7 @@ from natsfs.errors import NatsfsError, NotFoundError
 from natsfs.filesystem.state import Mounted
 from natsfs.progress import Counted
 from natsfs.store.model import BucketStatus, Updated, WatchEvent
+from natsfs.threads import NoThread, in_thread
 from natsfs.tree.snapshot import Damaged, Summary, TooDeep, render, restore
 
 log = logging.getLogger(__name__)
@@ -254,7 +255,11 @@ class Recollection:
 async def _in_thread(work: Callable[[], T]) -> T | None:
     """What *work* gives; None when the disk takes longer than anybody should wait for it."""
     with trio.move_on_after(DISK_PATIENCE):
-        return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+        try:
+            return await in_thread(work, abandon=True)
+        except NoThread as error:
+            log.info("%s: no snapshot of a tree is used or kept", error)
+            return None
     log.info("the disk does not answer: no snapshot of a tree is used or kept")
     return None
 

@@ -10,6 +10,7 @@ import trio
 
 from natsfs.config import MountConfig, ServerConfig
 from natsfs.server import EmbeddedServer
+from natsfs.threads import in_thread_or_here
 
 
 @asynccontextmanager
@@ -26,4 +27,4 @@ async def server_of(config: MountConfig) -> AsyncIterator[ServerConfig]:
         yield replace(config.server, urls=(embedded.url,))
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(embedded.leave)
+            await in_thread_or_here(embedded.leave)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from natsfs.data import journal as module
 from natsfs.data import log as log_module
 from natsfs.data.coverage import Base
 from natsfs.data.journal import Entry, Journal
+from natsfs.data.log import Segment
 from natsfs.data.records import State
 from natsfs.data.runs import About, Run, bucket_directory, dead_runs
 from natsfs.data.salvage import Salvaged, salvage, waiting
@@ -336,3 +338,37 @@ def test_removed_directory(tmp_path: Path) -> None:
     die(journal)
     (one,) = left_in(tmp_path)
     assert content(one, tmp_path) == b"data"
+
+
+@pytest.mark.expects_log("the journal cannot be written: .*the disk does not answer")
+def test_disk_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W7: what a sync gave up waiting for is not taken for synced by the next one."""
+    journal = Journal(Run(tmp_path, ABOUT), 0.05)
+    entry = journal.entry()
+    entry.begin(State(identity="f", name="f", size=0))
+    disk = threading.Event()
+    monkeypatch.setattr(Segment, "sync", lambda segment: disk.wait())
+    assert not trio.run(entry.sync)
+    assert not trio.run(entry.sync)
+    disk.set()
+    assert trio.run(entry.sync)
+    die(journal)
+
+
+@pytest.mark.expects_log("the journal cannot be written: .*no thread can be started")
+def test_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W7: where no thread is to be had the file counts as not on the disk, and is told again."""
+    journal = journal_in(tmp_path)
+    entry = journal.entry()
+    entry.begin(State(identity="f", name="f", size=0))
+
+    async def refuse(*arguments: object, **options: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trio.to_thread, "run_sync", refuse)
+        assert not trio.run(entry.sync)
+    assert entry.broken
+    entry.begin(State(identity="f", name="f", size=0))
+    assert trio.run(entry.sync)
+    die(journal)

@@ -28,6 +28,7 @@ from natsfs.store.model import DEFAULT_CHUNK_SIZE, ObjectInfo
 from natsfs.store.primitives import Data, Draft, Place
 from natsfs.store.protocol import parse_puback
 from natsfs.store.wire import new_nuid, render_digest
+from natsfs.threads import in_thread_or_here
 
 log = logging.getLogger(__name__)
 
@@ -168,19 +169,19 @@ class JetStreamDraft(Draft):
         if sum(map(len, self._unhashed)) <= INLINE:
             self._hash_now()
             return await self._chunks.flush()
-        failure: NatsfsError | None = None
+        failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hash)
             try:
                 await self._chunks.flush()
-            except NatsfsError as error:
+            except Exception as error:
                 failure = error  # out of the nursery, which would put it into a group
         if failure is not None:
             raise failure
         return None
 
     async def _hash(self) -> None:
-        await trio.to_thread.run_sync(self._hash_now)
+        await in_thread_or_here(self._hash_now)
 
     def _hash_now(self) -> None:
         for piece in self._unhashed:

@@ -108,14 +108,24 @@ async def open_bridge() -> AsyncIterator[Bridge]:
     """A loop in a thread that ends with the context; what still runs there is then cancelled."""
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(_report)
-    thread = threading.Thread(target=_serve, args=(loop,), name="natsfs-nats", daemon=True)
+    token, ended = trio.lowlevel.current_trio_token(), trio.Event()
+
+    def serve() -> None:
+        try:
+            _serve(loop)
+        finally:
+            token.run_sync_soon(ended.set)
+
+    thread = threading.Thread(target=serve, name="natsfs-nats", daemon=True)
     thread.start()
     try:
-        yield Bridge(loop, trio.lowlevel.current_trio_token())
+        yield Bridge(loop, token)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(thread.join)
+            # Not by a thread that joins it: it might not be had.
+            await ended.wait()
+        thread.join()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -160,6 +160,13 @@ class QuotaExceededError(NatsfsError):
     errno = errno.EDQUOT
 
 
+class OutOfMemory(NatsfsError):
+    """This process gets no more memory, which `operations.reserve` logs once."""
+
+    errno = errno.ENOMEM
+    level = logging.DEBUG
+
+
 class WrongRevision(NatsfsError):
     """A compare-and-set lost: the meta message is not the one that was expected.
 

@@ -14,6 +14,7 @@ does the commit.  Everything that is not async is atomic.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -83,13 +84,21 @@ class Outflows:
         self.nursery = nursery
         self.relieve = relieve
         self.discard = discard
+        self._begun: weakref.WeakSet[Outflow] = weakref.WeakSet()
 
     def begin(self, name: str) -> Outflow:
         """The content of an empty file, object *name* as far as messages say.
 
         Errors: `ReadOnlyError`.
         """
-        return Outflow(self, self.store.draft(name))
+        outflow = Outflow(self, self.store.draft(name))
+        self._begun.add(outflow)
+        return outflow
+
+    def hurry(self) -> None:
+        """Have everything leave that waits for more, because memory is short."""
+        for outflow in list(self._begun):
+            outflow.hurry()
 
 
 class Outflow:
@@ -166,6 +175,12 @@ class Outflow:
         if data:
             self._append(data)
         if self._size - self._given >= STEP:
+            self._feed_soon()
+
+    def hurry(self) -> None:
+        """Send what waits until there is more of it."""
+        if self._pieces and not self._sealed:
+            self._hurry = True
             self._feed_soon()
 
     def extend(self, size: int) -> None:

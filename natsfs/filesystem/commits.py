@@ -22,6 +22,7 @@ from natsfs.data.spool import Spool
 from natsfs.errors import (
     ConflictError,
     ConflictKnown,
+    OutOfMemory,
     StaleVersion,
     WrongRevision,
 )
@@ -66,7 +67,8 @@ class Commits:
 
         Nothing happens for a file that is clean, or has no name any more (W5).
         Errors: those of `ObjectStore.upload_version` and, for bytes never rewritten, of `read`;
-        `ConflictError` (another client stored a version meanwhile, and this mount gives way).
+        `ConflictError` (another client stored a version meanwhile, and this mount gives way);
+        `OutOfMemory`.
         """
         async with file.lock:
             if file.refused:
@@ -88,6 +90,9 @@ class Commits:
             self._conflicts.give_way(file)
             self.waiting.discard(file)
             raise
+        except MemoryError as error:
+            # For those who wait with it, and try it again, one more thing that can go wrong.
+            raise OutOfMemory(f"no memory to store {leaf.object_name!r}") from error
 
     async def _save(self, file: OpenFile, leaf: Leaf, contention: Contention) -> bool:
         """Store a version, or find that what was appended has to go behind another one first."""

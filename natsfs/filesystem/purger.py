@@ -127,11 +127,11 @@ class Purger:
             return
         try:
             await self._store.purge_chunks(nuid)
-        except NatsfsError as error:
-            if isinstance(error, ConnectionLost | RequestTimeout):
+        except (NatsfsError, MemoryError) as error:
+            if isinstance(error, ConnectionLost | RequestTimeout | MemoryError):
                 self._kept.append(nuid)
             # A denial is known: the session has said once what to allow.
             level = logging.DEBUG if isinstance(error, PermissionsError) else logging.WARNING
-            log.log(level, "chunks of version %s could not be freed: %s", nuid, error)
+            log.log(level, "chunks of version %s could not be freed: %r", nuid, error)
         else:
             self.freed += 1

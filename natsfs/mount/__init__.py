@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -27,6 +28,7 @@ import trio
 from natsfs.config import MountConfig
 from natsfs.control import serve_control
 from natsfs.data.cache import BlockCache
+from natsfs.filesystem import Served
 from natsfs.metrics import Metrics
 from natsfs.mount.activity import Active, count_reconnects
 from natsfs.mount.build import build
@@ -38,6 +40,7 @@ from natsfs.mount.signals import Signals
 from natsfs.mount.status import Status
 from natsfs.mount.supervision import Supervision
 from natsfs.progress import Progress, unheard
+from natsfs.store.buffers import clear_shelves
 from natsfs.store.jetstream import JetStreamManager
 from natsfs.store.link import open_links
 from natsfs.store.session import open_session
@@ -100,9 +103,16 @@ async def serve(
 
         try:
             session.patient = config.hard
-            await serve_kernel(served, config, metrics, usable, end)
+            await serve_kernel(served, config, metrics, usable, end, partial(_relieve, served))
         finally:
             end()
             await supervision.ending()
             await ending.run()
         background.cancel_scope.cancel()
+
+
+def _relieve(served: Served) -> None:
+    """Free what memory can be spared."""
+    clear_shelves()
+    for filesystem in served.running().values():
+        filesystem.mounted.outflows.hurry()

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyfuse3
@@ -25,6 +26,8 @@ from natsfs.metrics import Metrics
 from natsfs.operations.device import reads_do_not_block
 from natsfs.operations.handlers import Operations
 from natsfs.operations.notifier import KernelNotifier
+from natsfs.operations.reserve import Reserve
+from natsfs.threads import in_thread_or_here
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,9 @@ MAX_TASKS = 1000
 #: milliseconds, or as long as a server that does not answer.
 NOTIFICATION_GRACE = 5.0
 
+#: Seconds between looks whether it has.
+_LOOK = 0.005
+
 
 async def serve_kernel(
     served: Served,
@@ -47,8 +53,10 @@ async def serve_kernel(
     metrics: Metrics,
     ready: Callable[[], Awaitable[None]],
     ending: Callable[[], None],
+    relieve: Callable[[], None],
 ) -> None:
-    """Serve until the mount ends; *ending* is called when a signal asks for that."""
+    """Serve until the mount ends; *ending* is called when a signal asks for that, *relieve* when
+    memory is short."""
     connected = trio.Event()
 
     def begin() -> None:
@@ -56,7 +64,9 @@ async def serve_kernel(
         served.tell(notifier)
         connected.set()
 
-    operations = Operations(served, metrics, on_init=begin)
+    reserve = Reserve(relieve)
+    reserve.take()
+    operations = Operations(served, metrics, reserve, on_init=begin)
     with _captured_stderr() as said:
         try:
             pyfuse3.init(operations, str(config.directory), _options(served, config))
@@ -68,7 +78,7 @@ async def serve_kernel(
     # delete everything; one that says ENOTCONN does not.  So only an orderly end unmounts.
     orderly = False
     try:
-        with reads_do_not_block():
+        with reads_do_not_block(reserve):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_on_signal, notifier, ending)
                 nursery.start_soon(_announce, connected, device, ready)
@@ -78,11 +88,11 @@ async def serve_kernel(
     finally:
         with trio.CancelScope(shield=True):
             if not await _silenced(notifier):
-                await trio.to_thread.run_sync(_abort, device)
+                await in_thread_or_here(partial(_abort, device))
                 await _silenced(notifier)
                 # pyfuse3 does not unmount what was aborted.
                 if orderly:
-                    await trio.to_thread.run_sync(_detach, config.directory)
+                    await in_thread_or_here(partial(_detach, config.directory))
         pyfuse3.close(unmount=orderly)
 
 
@@ -93,7 +103,12 @@ async def _silenced(notifier: KernelNotifier) -> bool:
     would take the daemon for alive, and let the request that blocks the notification wait for ever.
     """
     notifier.stop()
-    return await trio.to_thread.run_sync(notifier.join, NOTIFICATION_GRACE)
+    with trio.move_on_after(NOTIFICATION_GRACE):
+        # Not in a thread, which might not be had.
+        while not notifier.join(0):  # noqa: ASYNC110  (other threads set no event of trio's)
+            await trio.sleep(_LOOK)
+        return True
+    return False
 
 
 def _abort(device: str) -> None:

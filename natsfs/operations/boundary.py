@@ -55,6 +55,10 @@ def answers(
             log.exception("%s needs too deep a recursion", name)
             metrics.failed(name, errno.ELOOP, trouble=True)
             raise FUSEError(errno.ELOOP) from error
+        except MemoryError:
+            # Not logged with its place: that takes memory, and says nothing of the cause.
+            metrics.failed(name, errno.ENOMEM, trouble=True)
+            raise FUSEError(errno.ENOMEM) from None
         except Exception as error:
             log.exception("%s failed in a way that natsfs does not know", name)
             metrics.failed(name, errno.EIO, trouble=True)

@@ -35,6 +35,7 @@ from natsfs.operations.encoding import (
     not_kept,
     statfs_of,
 )
+from natsfs.operations.reserve import Reserve
 from natsfs.tree.inodes import ROOT_INO, slot_of
 from natsfs.tree.nodes import Node
 
@@ -46,10 +47,13 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, served: Served, metrics: Metrics, *, on_init: Callable[[], None]) -> None:
+    def __init__(
+        self, served: Served, metrics: Metrics, reserve: Reserve, *, on_init: Callable[[], None]
+    ) -> None:
         super().__init__()
         self.metrics = metrics
         self._served = served
+        self._reserve = reserve
         self._on_init = on_init
 
     def init(self) -> None:
@@ -143,12 +147,7 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def create(
-        self,
-        parent_inode: InodeT,
-        name: FileNameT,
-        mode: ModeT,
-        flags: FlagT,
-        ctx: RequestContext,
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         fs = await self._served.at(parent_inode)
         directory = fs.entries.directory(parent_inode)
@@ -160,6 +159,7 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        self._reserve.demand()
         fs = await self._served.at(fh)
         handle = fs.handles.get(fh, FileHandle)
         data = await fs.files.read(handle, off, size)
@@ -169,6 +169,7 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        self._reserve.demand()
         fs = await self._served.at(fh)
         count = await fs.files.write(fs.handles.get(fh, FileHandle), off, buf)
         self.metrics.written.inc(count)
@@ -245,11 +246,7 @@ class Operations(pyfuse3.Operations):
 
     @answers
     async def link(
-        self,
-        inode: InodeT,
-        new_parent_inode: InodeT,
-        new_name: FileNameT,
-        ctx: RequestContext,
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         fs = await self._of_both(inode, new_parent_inode)
         parent = fs.entries.directory(new_parent_inode)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -64,15 +65,20 @@ class Arena(mmap.mmap):
         return memoryview(self)[start:end]
 
 
+#: Those that there are.
+_shelves: weakref.WeakSet[Shelf] = weakref.WeakSet()
+
+
 class Shelf:
     """Lends arenas.  They need not be returned: one is free when its last user forgets it."""
 
     def __init__(self) -> None:
         self._arenas: deque[Arena] = deque()
         self._size = 0
+        _shelves.add(self)
 
     def take(self, size: int) -> Arena:
-        """An arena of *size* bytes or some more, with anything in it."""
+        """An arena of *size* bytes or some more, with anything in it.  Errors: `MemoryError`."""
         step = SMALL_STEP if size <= LARGE_STEP else LARGE_STEP
         size += -size % step
         for _ in range(min(LOOKS, len(self._arenas))):
@@ -81,12 +87,27 @@ class Shelf:
             if len(arena) == size and sys.getrefcount(arena) == _UNUSED:
                 arena.filled = 0
                 return arena
-        arena = Arena(size)
+        try:
+            arena = Arena(size)
+        except MemoryError:
+            self.clear()
+            arena = Arena(size)
         self._arenas.append(arena)
         self._size += size
         while self._size > KEPT_BYTES:
             self._size -= len(self._arenas.popleft())
         return arena
+
+    def clear(self) -> None:
+        """Forget all: the memory of those that nobody uses is free at once."""
+        self._arenas.clear()
+        self._size = 0
+
+
+def clear_shelves() -> None:
+    """`Shelf.clear` of all, because memory is short."""
+    for shelf in list(_shelves):
+        shelf.clear()
 
 
 def joined(parts: Sequence[bytes | bytearray | memoryview]) -> memoryview | None:

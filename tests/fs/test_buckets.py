@@ -27,6 +27,7 @@ from natsfs.mount.build import build
 from natsfs.mount.ending import Ending
 from natsfs.operations.encoding import KEPT
 from natsfs.operations.handlers import Operations
+from natsfs.operations.reserve import Reserve
 from natsfs.store.memory import MemoryManager, MemoryStore
 from natsfs.store.memory_stream import Publish
 from natsfs.store.model import BucketConfig, Link, ObjectMeta
@@ -124,7 +125,12 @@ async def all_of(
     async with trio.open_nursery() as nursery:
         served = await build(manager, config, nursery, BlockCache(config.cache), Metrics())
         assert isinstance(served, AllBuckets)
-        yield All(manager, served, Operations(served, Metrics(), on_init=lambda: None), asked)
+        yield All(
+            manager,
+            served,
+            Operations(served, Metrics(), Reserve(lambda: None), on_init=lambda: None),
+            asked,
+        )
         nursery.cancel_scope.cancel()
 
 

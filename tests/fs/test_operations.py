@@ -18,6 +18,7 @@ from natsfs.metrics import Metrics
 from natsfs.operations.boundary import answers
 from natsfs.operations.encoding import KEPT
 from natsfs.operations.handlers import Operations
+from natsfs.operations.reserve import Reserve
 from natsfs.tree.inodes import ROOT_INO
 from natsfs.tree.nodes import Node
 from tests.fs.world import World
@@ -28,7 +29,7 @@ CONTEXT = cast(RequestContext, SimpleNamespace(uid=1000, gid=1000, pid=1, umask=
 
 def operations(world: World) -> Operations:
     """The handlers of *world*."""
-    return Operations(world.fs, Metrics(), on_init=lambda: None)
+    return Operations(world.fs, Metrics(), Reserve(lambda: None), on_init=lambda: None)
 
 
 def errno_of(error: pytest.ExceptionInfo[FUSEError]) -> int:

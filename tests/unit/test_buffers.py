@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
-from natsfs.store.buffers import KEPT_BYTES, LARGE_STEP, Arena, Shelf, joined
+from natsfs.store import buffers
+from natsfs.store.buffers import KEPT_BYTES, LARGE_STEP, Arena, Shelf, clear_shelves, joined
 
 
 def claim(arena: Arena, data: bytes) -> memoryview:
@@ -69,3 +72,24 @@ def test_joined() -> None:
     assert joined([parts[0], memoryview(b"three")]) is None
     assert joined([b"one"]) is None
     assert joined([]) is None
+
+
+def test_a_shelf_gives_way_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E: what nobody uses is given up before anybody is refused a buffer; what is in use stays."""
+    shelf = Shelf()
+    kept = claim(shelf.take(1000), b"kept")
+    room = [False, True]
+
+    class Scarce(Arena):
+        def __new__(cls, size: int) -> Scarce:
+            if not room.pop(0):
+                raise MemoryError
+            return cast(Scarce, super().__new__(cls, size))
+
+    monkeypatch.setattr(buffers, "Arena", Scarce)
+    shelf.take(1000)
+    assert not room
+    assert shelf._size == buffers.SMALL_STEP
+    clear_shelves()
+    assert shelf._size == 0
+    assert bytes(kept) == b"kept"

@@ -1,0 +1,131 @@
+"""Memory that is kept for the reading of requests.
+
+libfuse takes a buffer for a request, and pyfuse3 the bytes of a write, before any handler is asked.
+If they do not get them the request is lost: libfuse has taken it from the kernel already, nobody
+answers it, what it leaves in a pipe is read as the next request, and pyfuse3 ends the mount.  So
+memory is held for that, and let go of just before a request is read.  The handlers are the ones who
+do without: a read or a write is not even begun while the reserve is not whole, so that what they
+keep does not come out of it.
+
+Only a limit makes an allocation fail on Linux, which otherwise has memory without end and kills who
+uses it.  Without a limit nothing is let go of: that would take 10 µs of each request, and to look
+for a limit takes 0.7.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from natsfs.errors import OutOfMemory
+
+log = logging.getLogger(__name__)
+
+#: Bytes of a block: what libfuse takes for a buffer, or pyfuse3 for the bytes of a write, and some.
+BLOCK_BYTES = 1024 * 1024 + 64 * 1024
+
+#: Blocks without which no request can be read: the buffer of a new worker, the bytes of a write,
+#: and what the interpreter takes at once for small objects.
+LEAST_BLOCKS = 3
+
+#: Blocks that are held: pyfuse3 has three idle workers at times.
+BLOCKS = 6
+
+#: Seconds from one attempt to free memory to the next: it may take 100 ms.
+RELIEF = 2.0
+
+_OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+
+#: What is in there when the kernel promises no more memory than it has.
+_NEVER = "2"
+
+
+# The memory is not touched, so it takes no pages; that of Python's own objects would be.
+_libc = ctypes.CDLL(None)
+_malloc = _libc.malloc
+_malloc.argtypes, _malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+_free = _libc.free
+_free.argtypes, _free.restype = [ctypes.c_void_p], None
+#: Gives back what is free, which the allocator may keep; glibc has it.
+_trim = getattr(_libc, "malloc_trim", None)
+
+
+class Reserve:
+    """The memory that is held, which may be less than is wanted.  *relieve* frees what can be
+    spared.  For the trio thread, which reads the requests."""
+
+    def __init__(self, relieve: Callable[[], None]) -> None:
+        self._relieve = relieve
+        self._blocks: list[int] = []
+        self._relieve_at = 0.0
+        self._promises_kept = _promises_are_kept()
+        self._short = False
+
+    @property
+    def enough(self) -> bool:
+        """Whether as much is held as a request needs."""
+        return len(self._blocks) >= LEAST_BLOCKS
+
+    def take(self) -> bool:
+        """Hold as much as there is, and say whether that is all."""
+        if len(self._blocks) == BLOCKS:
+            return True
+        if self._filled() or (self._relieved() and self._filled()):
+            self._report(short=False)
+            return True
+        self._report(short=True)
+        return False
+
+    def give(self) -> None:
+        """Let go of it, if anybody could need it."""
+        if self._limited():
+            while self._blocks:
+                _free(self._blocks.pop())
+
+    def demand(self) -> None:
+        """Hold all, for a request that will keep memory.  Errors: `OutOfMemory`."""
+        if not self.take():
+            raise OutOfMemory("the process may have no more memory")
+
+    def _filled(self) -> bool:
+        while len(self._blocks) < BLOCKS:
+            block = _malloc(BLOCK_BYTES)
+            if block is None:
+                return False
+            self._blocks.append(block)
+        return True
+
+    def _relieved(self) -> bool:
+        """Whether something was done to have more."""
+        now = time.monotonic()
+        if now < self._relieve_at:
+            return False
+        self._relieve_at = now + RELIEF
+        self._relieve()
+        if _trim is not None:
+            _trim(0)
+        return True
+
+    def _report(self, *, short: bool) -> None:
+        if short and not self._short:
+            log.warning("memory is short: reads and writes fail with ENOMEM until there is more")
+        elif self._short and not short:
+            log.info("there is memory again")
+        self._short = short
+
+    def _limited(self) -> bool:
+        return self._promises_kept or any(
+            resource.getrlimit(kind)[0] != resource.RLIM_INFINITY
+            for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+        )
+
+
+def _promises_are_kept() -> bool:
+    try:
+        return _OVERCOMMIT.read_text().strip() == _NEVER
+    except OSError:
+        return False

@@ -169,11 +169,11 @@ class FileHandle:
 
 @dataclass(slots=True, eq=False)
 class DirectoryHandle:
-    """One open directory.  *entries* is a snapshot, taken when a listing starts at its beginning:
-    whatever comes and goes meanwhile, no entry is skipped or seen twice."""
+    """One open directory.  *names* is a snapshot, taken when a listing starts at its beginning:
+    whatever comes and goes meanwhile, no name is skipped or seen twice."""
 
     directory: Directory
-    entries: list[tuple[bytes, Node]] | None = None
+    names: list[bytes] | None = None
 
 
 Handle = FileHandle | DirectoryHandle

@@ -154,22 +154,26 @@ class Entries:
             raise InvalidArgument("a directory is not a symbolic link")
         return link_text(self._m, node)
 
-    def listing(self, handle: DirectoryHandle, start: int) -> list[tuple[bytes, Node]]:
-        """All entries of an open directory, for a reading that goes on at number *start*.
+    def listing(self, handle: DirectoryHandle, start: int) -> list[bytes]:
+        """All names in an open directory, for a reading that goes on at number *start*.
 
         A start at 0 is a rewinddir(3) and sees the directory as it is now; until the next one the
         list stays the same, so that numbers are cookies.
         """
-        if start == 0 or handle.entries is None:
-            directory = handle.directory
-            parent = directory.parent or self._m.outer or directory
-            handle.entries = [(b".", directory), (b"..", parent), *directory.children.items()]
-        return handle.entries
+        if start == 0 or handle.names is None:
+            # Not the nodes: to make those of a million entries takes seconds in which nobody else
+            # is served.
+            handle.names = [b".", b"..", *handle.directory.children]
+        return handle.names
 
-    def still_there(self, handle: DirectoryHandle, name: bytes, node: Node) -> bool:
-        """Whether an entry of a listing is still one: what went meanwhile may be left out, and the
-        kernel must not be told of nodes that are no more."""
-        return name in (b".", b"..") or handle.directory.children.get(name) is node
+    def listed(self, handle: DirectoryHandle, name: bytes) -> Node | None:
+        """The entry *name* of a listing, None if it went meanwhile."""
+        directory = handle.directory
+        if name == b".":
+            return directory
+        if name == b"..":
+            return directory.parent or self._m.outer or directory
+        return directory.children.get(name)
 
     async def statfs(self) -> Space:
         """Space of the bucket (M8), at most `STATFS_AGE` old if the server tells within

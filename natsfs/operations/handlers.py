@@ -98,8 +98,9 @@ class Operations(pyfuse3.Operations):
         entries = fs.entries
         found = entries.listing(handle, start_id)
         for number in range(start_id, len(found)):
-            name, node = found[number]
-            if not entries.still_there(handle, name, node):
+            name = found[number]
+            node = entries.listed(handle, name)
+            if node is None:
                 continue
             meant = entries.meant(node)
             if not pyfuse3.readdir_reply(token, name, attributes_of(fs, meant), number + 1):
@@ -111,7 +112,7 @@ class Operations(pyfuse3.Operations):
     async def releasedir(self, fh: FileHandleT) -> None:
         fs = await self._served.at(fh)
         handle = fs.handles.get(fh, DirectoryHandle)
-        if handle.entries is not None:
+        if handle.names is not None:
             fs.times.was_read(handle.directory)
         fs.handles.remove(fh)
 

@@ -450,7 +450,8 @@ def test_huge_directory(mounter: Mounter, stranger: Stranger, tmp_path: Path, co
     stranger.store(
         [(stranger.subject(f"d/{n}"), (meta % (n, new_nuid())).encode()) for n in range(count)]
     )
-    mounted = mounter(life=1700.0)
+    # A million metas take 20 s on a quiet machine of two processors.
+    mounted = mounter(life=1700.0, patience=600.0)
     shown, slowest, looks = tmp_path / "shown", 0.0, 0
     with (
         open(shown, "wb") as out,

@@ -17,7 +17,7 @@ from natsfs.server import Server
 
 from .differential import Worlds
 from .foreign import ForeignClient, go_client, js_client, py_client
-from .mounting import LIFE, Mount, private_environment
+from .mounting import LIFE, SETTLE, Mount, private_environment
 from .trees import Pair, make_tree
 
 #: Makes a mount of a bucket or a SOURCE, with options for the command line.
@@ -81,6 +81,7 @@ def mounter(
             source: str = "",
             directory: Path | None = None,
             life: float = LIFE,
+            patience: float = SETTLE,
             inside: Sequence[str] = (),
         ) -> Mount:
             number = len(list(tmp_path.glob("mount-*.log")))
@@ -94,6 +95,7 @@ def mounter(
                 env=environment,
                 log=tmp_path / f"mount-{number}.log",
                 life=life,
+                patience=patience,
                 inside=inside,
             )
             return mounts.enter_context(mount)

@@ -173,6 +173,8 @@ def mounted_device(directory: Path) -> str | None:
 class Mount:
     """`natsfs mount -f` in a child process; a context manager that unmounts.
 
+    *patience* is how many seconds it may take to be there, and to end.
+
     Leaving it fails the test when the daemon does not end with status 0 or when its log has a line
     of trouble that `expect_trouble` did not announce.
     """
@@ -188,12 +190,14 @@ class Mount:
         env: Mapping[str, str],
         log: Path,
         life: float = LIFE,
+        patience: float = SETTLE,
         inside: Sequence[str] = (),
     ) -> None:
         self.source = source
         self.directory = directory
         self.log = log
         self._options = options
+        self._patience = patience
         #: What starts the daemon somewhere else, as on a host of its own.
         self._inside = inside
         self._env = env
@@ -224,7 +228,7 @@ class Mount:
             )
         Mount.alive.append(self)
         try:
-            wait_until(self._settled, f"mount of {self.source}")
+            wait_until(self._settled, f"mount of {self.source}", self._patience)
         except BaseException as error:
             error.add_note(f"log of the mount:\n{self.log_text()}")
             self._give_up()
@@ -241,7 +245,7 @@ class Mount:
         except (Exception, pytest.fail.Exception) as error:
             self._give_up()
             pytest.fail(f"unmounting {self.directory}: {error}\n{self.log_text()}")
-        self.ended(SETTLE)
+        self.ended(self._patience)
 
     def wait(self, timeout: float) -> int:
         """The status that the daemon ends with.  Errors: `subprocess.TimeoutExpired`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,9 @@ NOBODY = 65534
 
 #: What fits into an ordinary test, and what it must not use: the network, a display, hours.
 RESOURCES = "all,-network,-urlfetch,-gui,-cpu"
+
+#: The part of the name of a test's file that is the number of its process, and so differs.
+PID = re.compile(r"(?<=@test_)\d+")
 
 #: Ends of names of tests that fail on the mount, with the promise that makes them.
 DECIDED: Mapping[str, str] = {
@@ -143,7 +147,7 @@ def results(
     found = {}
     for case in ElementTree.parse(report).iter("testcase"):
         outcomes = [
-            f"{child.tag}: {child.text}" if child.tag == "skipped" else child.tag
+            f"{child.tag}: {PID.sub('', child.text or '')}" if child.tag == "skipped" else child.tag
             for child in case
             if child.tag in ("failure", "error", "skipped")
         ]

@@ -19,11 +19,9 @@ from natsfs.data.salvage import Salvaged
 from natsfs.errors import StaleVersion
 from natsfs.filesystem.recovery import Deal, Left, Recovery
 from natsfs.filesystem.state import Mounted
+from natsfs.filesystem.unsaved import FORMER
 
 log = logging.getLogger(__name__)
-
-#: Why such a file is left.
-FORMER = "was written to an earlier bucket of this name"
 
 
 class Former:

@@ -49,6 +49,9 @@ MOST_BYTES = 1024**3
 #: Files that may wait: each of them keeps some KiB of memory.
 MOST_FILES = 10_000
 
+#: Why something is left of which the bucket is gone, though there is one of its name.
+FORMER = "was written to an earlier bucket of this name"
+
 #: What would prevent the saving of any other file as well, and what of any other that is as large:
 #: that stops what has an order (W8).
 _AWAY = (RequestTimeout, ConnectionLost)
@@ -194,14 +197,23 @@ class Unsaved:
                         break
             if trio.current_time() >= retry_at:
                 async with self._saving:
-                    for file in [*self._due, *self._commits.waiting]:
-                        if await self._try(file) is not None:
-                            break
+                    if self._is_another_bucket() or self._due or self._commits.waiting:
+                        await self._try_all()
                 retry_at = trio.current_time() + RETRY
+
+    async def _try_all(self) -> None:
+        if await self._is_answering():
+            for file in [*self._due, *self._commits.waiting]:
+                if await self._try(file) is not None:
+                    break
 
     async def _try(self, file: OpenFile) -> NatsfsError | None:
         """Save *file*.  Gives the error if the server is what prevents it: what was closed after it
         then has to wait, too."""
+        if self._is_another_bucket():
+            await self._is_answering()
+            if file not in self._due and file not in self._commits.waiting:
+                return None  # it was set aside
         in_order = file in self._due
         self._take_out(file)
         if is_open_for_writing(file):
@@ -220,10 +232,37 @@ class Unsaved:
 
         Cancelling it leaves what is not saved in the journal.
         """
+        if self._commits.waiting:
+            await self._is_answering()
         for file in [*self._due, *files, *self._commits.waiting]:
             await self._commit_or_keep(file)
             self._commits.let_go(file)
         return len(self._commits.waiting)
+
+    def _is_another_bucket(self) -> bool:
+        return self._m.status.identity != self._m.written_to
+
+    async def _is_answering(self) -> bool:
+        """Whether the server says which bucket this is.
+
+        If that is another one now, what waits was written to one that is gone, and to store it here
+        may not be what anybody wants.  What is open goes on.
+
+        While files wait that is one request in `RETRY` seconds.
+        """
+        try:
+            identity = (await self._m.store.status()).identity
+        except NatsfsError:
+            return False
+        before, self._m.written_to = self._m.written_to, identity
+        if before == identity:
+            return True
+        for file in [*self._due, *self._commits.waiting]:
+            if not file.handles and not file.lock.locked():
+                self._take_out(file)
+                self._give_up(file, FORMER, promised=True)
+                self._commits.let_go(file)
+        return True
 
     def abandon(self, files: list[OpenFile]) -> None:
         """Forget what *files* and those that wait have on local disk: there is no bucket for it."""
@@ -281,9 +320,9 @@ class Unsaved:
         return None
 
     def _give_up(self, file: OpenFile, trouble: str, *, promised: bool) -> None:
-        """The bucket was sealed, or the bytes of the file that it had are gone: what was written
-        can never be stored.  The tree goes back to what
-        the bucket holds, instead of showing what is in no bucket."""
+        """The bucket was sealed or has gone, or the bytes of the file that it had: what was written
+        can never be stored.  The tree goes back to what the bucket holds, instead of showing what
+        is in no bucket."""
         leaf = file.leaf
         if promised:
             self._set_aside(file, trouble)

@@ -3,11 +3,13 @@ remount, whatever no watch tells of."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from tests.faults.ground import files_of, look, stored
 from tests.faults.proxy import Proxy
 from tests.mount.conftest import Mounter, required
 from tests.mount.foreign import ForeignClient, go_client, js_client, py_client
-from tests.mount.mounting import Mount, refused, wait_until
+from tests.mount.mounting import Mount, natsfs_command, refused, run, wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.server, pytest.mark.timeout(120)]
 
@@ -93,7 +95,8 @@ def line(own_server: Server, mounter: Mounter, environment: dict[str, str]) -> I
             yield Line(own_server, proxy, mount, client, environment)
         finally:
             proxy.go_on()
-            mount.stop()
+            if mount in Mount.alive:
+                mount.stop()
 
 
 def by_nats_go(line: Line) -> None:
@@ -205,6 +208,29 @@ def test_tombstones_that_gc_took(line: Line) -> None:
     assert line.is_exact()
 
 
+def test_expired_while_cut_off(line: Line) -> None:
+    """A6: objects whose life, or that of all of the bucket, ended while the mount was cut off are
+    gone, and so are their tombstones: their names can be used."""
+    line.py.reconfigure(allow_msg_ttl=True)
+    line.fill()
+    line.py.delete("deleted")
+    brief = {**line.py.meta("kept"), "name": "brief"}
+    line.py.publish(line.py.meta_subject("brief"), json.dumps(brief).encode(), "2s")
+    wait_until((line.top / "brief").exists, "the brief one")
+    with line.cut():
+        wait_until(lambda: "brief" not in line.py.names(), "its end")
+    wait_until(line.is_exact, "the bucket's tree")
+    with line.cut():
+        second = 10**9
+        line.py.reconfigure(max_age=second, duplicate_window=second)
+        wait_until(lambda: not line.py.api("STREAM.INFO")["state"]["messages"], "the end of all")
+        line.py.reconfigure(max_age=0)
+        line.py.put("new", b"new")
+    wait_until(line.is_exact, "the bucket's tree")
+    for name in ("brief", "deleted", "kept"):
+        (line.top / name).mkdir()
+
+
 @pytest.mark.parametrize("grown", [False, True], ids=["shorter", "as long"])
 def test_set_back(grown: bool, line: Line, tmp_path: Path) -> None:
     """A6: a server that comes back with an older state of its disk, after a crash that took its
@@ -237,3 +263,35 @@ def test_set_back(grown: bool, line: Line, tmp_path: Path) -> None:
         (line.top / name).write_bytes(b"mine")
         assert line.py.get(name) == b"mine"
     assert line.is_exact()
+
+
+def test_made_again_while_files_wait(line: Line) -> None:
+    """W7, A4: what could not be stored before the bucket was deleted and made again does not go
+    into the new one by itself, nor over what others stored there: it waits for `natsfs recover`."""
+    line.mount.expect_trouble("is not saved yet|flush: no connection|cannot be saved and stays")
+    line.mount.expect_trouble("could not be saved and stay in the journal")
+    line.fill()
+    with line.cut():
+        for name in ("waits", "kept"):
+            assert refused(partial((line.top / name).write_bytes, b"mine")) == "EIO"
+        # An attempt that is under way may be answered by whichever bucket there is.
+        kept = "is not saved yet"
+        wait_until(lambda: line.mount.log_text().count(kept) == 2, "no attempt is under way")
+        line.py.drop()
+        line.py.create()
+        line.py.put("kept", b"by another")
+    aside = "cannot be saved and stays in the journal"
+
+    wait_until(lambda: line.mount.log_text().count(aside) == 2, "they are set aside")
+    wait_until(line.is_exact, "the bucket's tree")
+    assert line.py.names() == ["kept"]
+    with line.cut():
+        assert refused(partial((line.top / "waits").write_bytes, b"new")) == "EIO"
+    wait_until(lambda: "waits" in line.py.names(), "what was written to the new one")
+    assert line.py.get("waits") == b"new"
+    source = f"{line.proxy.url}/{line.py.bucket}"
+    line.mount.stop()
+    command = natsfs_command("recover", source, "--former=store")
+    assert run(command, env=line.environment, timeout=60).check().startswith("2 files are saved.")
+    assert line.py.get("kept") == b"by another"
+    assert len(line.py.names()) == 4

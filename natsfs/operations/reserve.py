@@ -38,6 +38,9 @@ BLOCKS = 6
 #: Seconds from one attempt to free memory to the next: it may take 100 ms.
 RELIEF = 2.0
 
+#: Seconds from one warning to the next at the least: it comes and goes with each request.
+SILENCE = 60.0
+
 _OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 
 #: What is in there when the kernel promises no more memory than it has.
@@ -63,7 +66,8 @@ class Reserve:
         self._blocks: list[int] = []
         self._relieve_at = 0.0
         self._promises_kept = _promises_are_kept()
-        self._short = False
+        self._complained = False
+        self._silent_until = 0.0
 
     @property
     def enough(self) -> bool:
@@ -111,11 +115,13 @@ class Reserve:
         return True
 
     def _report(self, *, short: bool) -> None:
-        if short and not self._short:
+        now = time.monotonic()
+        if short and not self._complained and now >= self._silent_until:
             log.warning("memory is short: reads and writes fail with ENOMEM until there is more")
-        elif self._short and not short:
+            self._complained, self._silent_until = True, now + SILENCE
+        elif self._complained and not short:
             log.info("there is memory again")
-        self._short = short
+            self._complained = False
 
     def _limited(self) -> bool:
         return self._promises_kept or any(

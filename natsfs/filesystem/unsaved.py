@@ -13,7 +13,7 @@ commit has the file's lock.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import trio
@@ -87,6 +87,9 @@ class Unsaved:
         self._due: dict[OpenFile, int] = {}
         self._due_bytes = 0
         self._wake = trio.Event()
+        #: Whether the server is away, as far as is known: then it is asked which bucket there is
+        #: before anything is sent, since that may be another one when it is back.
+        self._away = False
         #: Held by whoever saves what is due, so that nothing is overtaken.
         self._saving = trio.Lock()
 
@@ -149,6 +152,7 @@ class Unsaved:
             await self._commits.commit(file)
         except NatsfsError as error:
             # The program hears that it failed; what it wrote stays, and is tried again.
+            self._away = self._away or isinstance(error, _AWAY)
             if not isinstance(error, ReadOnlyError | ConflictError):
                 await self._keep(file, closed=closed)
             raise
@@ -202,16 +206,20 @@ class Unsaved:
                 retry_at = trio.current_time() + RETRY
 
     async def _try_all(self) -> None:
-        if await self._is_answering():
-            for file in [*self._due, *self._commits.waiting]:
-                if await self._try(file) is not None:
-                    break
+        if await self._look_at_bucket() is not None:
+            return
+        for file in self._all_waiting():
+            if await self._try(file) is not None:
+                break
 
     async def _try(self, file: OpenFile) -> NatsfsError | None:
         """Save *file*.  Gives the error if the server is what prevents it: what was closed after it
         then has to wait, too."""
-        if self._is_another_bucket():
-            await self._is_answering()
+        if self._away or self._is_another_bucket():
+            error = await self._look_at_bucket()
+            if error is not None:
+                self._tell(file, error)
+                return error
             if file not in self._due and file not in self._commits.waiting:
                 return None  # it was set aside
         in_order = file in self._due
@@ -233,8 +241,8 @@ class Unsaved:
         Cancelling it leaves what is not saved in the journal.
         """
         if self._commits.waiting:
-            await self._is_answering()
-        for file in [*self._due, *files, *self._commits.waiting]:
+            await self._look_at_bucket()
+        for file in self._all_waiting(files):
             await self._commit_or_keep(file)
             self._commits.let_go(file)
         return len(self._commits.waiting)
@@ -242,31 +250,32 @@ class Unsaved:
     def _is_another_bucket(self) -> bool:
         return self._m.status.identity != self._m.written_to
 
-    async def _is_answering(self) -> bool:
-        """Whether the server says which bucket this is.
+    async def _look_at_bucket(self) -> NatsfsError | None:
+        """See which bucket this is; what prevents that is given back.
 
-        If that is another one now, what waits was written to one that is gone, and to store it here
+        If it is another one now, what waits was written to one that is gone, and to store it here
         may not be what anybody wants.  What is open goes on.
 
         While files wait that is one request in `RETRY` seconds.
         """
         try:
             identity = (await self._m.store.status()).identity
-        except NatsfsError:
-            return False
+        except NatsfsError as error:
+            return error
+        self._away = False
         before, self._m.written_to = self._m.written_to, identity
         if before == identity:
-            return True
-        for file in [*self._due, *self._commits.waiting]:
+            return None
+        for file in self._all_waiting():
             if not file.handles and not file.lock.locked():
                 self._take_out(file)
                 self._give_up(file, FORMER, promised=True)
                 self._commits.let_go(file)
-        return True
+        return None
 
     def abandon(self, files: list[OpenFile]) -> None:
         """Forget what *files* and those that wait have on local disk: there is no bucket for it."""
-        for file in {*files, *self._commits.waiting}:
+        for file in self._all_waiting(files):
             if file.content is not None:
                 file.content.close()
             self._journaling.ended(file)
@@ -279,8 +288,11 @@ class Unsaved:
 
     def all(self, files: list[OpenFile]) -> list[OpenFile]:
         """Those of *files* that are not saved, and those that wait, which are closed."""
-        found = dict.fromkeys((*self._due, *files, *self._commits.waiting))
-        return [file for file in found if file.dirty and is_named(file)]
+        return [file for file in self._all_waiting(files) if file.dirty and is_named(file)]
+
+    def _all_waiting(self, files: Iterable[OpenFile] = ()) -> list[OpenFile]:
+        """Those that are to be tried at once, *files*, and those that wait, each of them once."""
+        return list(dict.fromkeys((*self._due, *files, *self._commits.waiting)))
 
     def stored_bytes(self) -> int:
         """How many bytes of those that wait JetStream has acknowledged already."""
@@ -305,19 +317,19 @@ class Unsaved:
             if promised and _is_final(error):
                 self._give_up(file, f"what the bucket had of it is gone: {error}", promised=True)
                 return error
-            if not file.troubled:
-                file.troubled = True
-                name = file.leaf.object_name
-                log.error(
-                    "%r is not saved yet and will be tried again: %s",
-                    name,
-                    error,
-                    extra={"object": name},
-                )
+            self._away = self._away or isinstance(error, _AWAY)
+            self._tell(file, error)
             self._commits.waiting.add(file)
             await self._journaling.kept(file, closed=True)
             return error
         return None
+
+    def _tell(self, file: OpenFile, error: NatsfsError) -> None:
+        if not file.troubled:
+            file.troubled = True
+            name = file.leaf.object_name
+            text = "%r is not saved yet and will be tried again: %s"
+            log.error(text, name, error, extra={"object": name})
 
     def _give_up(self, file: OpenFile, trouble: str, *, promised: bool) -> None:
         """The bucket was sealed or has gone, or the bytes of the file that it had: what was written

@@ -90,12 +90,13 @@ def test_nothing_is_unsaved(
     assert own_bucket.get("0/file") == b"new"
 
 
-#: A mapping of Python keeps a descriptor of its own.
+#: A mapping of Python keeps a descriptor of its own; what is not in memory yet the server has.
 MAPS = """
 import mmap, os, sys
 with open(sys.argv[1], "r+b") as file:
     view = mmap.mmap(file.fileno(), 0)
 os.closerange(3, 100)
+bytes(view)
 print("mapped", flush=True)
 sys.stdin.readline()
 view[:3] = b"new"
@@ -118,6 +119,7 @@ def test_written_through_a_mapping_and_unmounted(
         assert program.stdout.readline() == "mapped\n"
         with stopped(own_server):
             program.communicate("go\n", timeout=SOON)
+            assert program.returncode == 0
             begin = time.monotonic()
             run(["umount", mount.directory], timeout=60).check()
             assert time.monotonic() - begin < SOON

@@ -123,7 +123,7 @@ def test_written_through_a_mapping_and_unmounted(
             assert program.returncode == 0
             begin = time.monotonic()
             # Somebody who looks at the program keeps its memory for a moment after its end.
-            umount = ["umount", mount.directory]
+            umount = ["umount", str(mount.directory)]
             wait_until(lambda: run(umount, timeout=60).status == 0, "umount")
             assert time.monotonic() - begin < SOON
             wait_until(lambda: mounted_device(mount.directory) is None, "it is unmounted")

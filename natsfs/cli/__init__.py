@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def mount_helper() -> int:
     """`mount.natsfs`, the program that mount(8) calls for a line of fstab(5)."""
-    return _help("mount", mount_arguments)
+    return _help("mount", lambda argv: ["--as-spelled", *mount_arguments(argv)])
 
 
 def umount_helper() -> int:

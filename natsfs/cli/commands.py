@@ -38,7 +38,7 @@ FOR_OTHERS = frozenset(
 _NOTES = ("x-", "X-", "comment=")
 
 #: Long options that are no mount options.
-_NO_WORDS = ("options", "foreground", "fake", "sloppy", None)
+_NO_WORDS = ("options", "foreground", "fake", "sloppy", "as_spelled", None)
 
 #: Characters: more than any sentence has.
 _WHOLE = 1000

@@ -98,6 +98,9 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--sloppy", is_flag=True, hidden=True, help="Overlook unknown mount options: mount -s"
 )
+@click.option(
+    "--as-spelled", is_flag=True, hidden=True, help="Show SOURCE as it is: mount(8) looks for it"
+)
 @click.option("--log-file", type=_PATH, metavar="FILE", help="Log there  [XDG state directory]")
 @click.option(
     "--log-target",
@@ -179,7 +182,9 @@ def mount_config(
         writeback=options["writeback"],
         embedded=embedded,
         metrics_address=options["metrics_address"],
-        source=shown_source(source, server, embedded, wanted.bucket),
+        source=shown_source(
+            source, server, embedded, wanted.bucket, as_spelled=options["as_spelled"]
+        ),
         kernel_options=kernel_words,
     )
     if options["purge_delay"] is not None:
@@ -210,10 +215,19 @@ def _tree(options: Mapping[str, Any]) -> TreeConfig:
     return TreeConfig(**{name: options[name] for name in names if options[name] is not None})
 
 
-def shown_source(source: str, server: ServerConfig, embedded: Path | None, bucket: str) -> str:
+def shown_source(
+    source: str,
+    server: ServerConfig,
+    embedded: Path | None,
+    bucket: str,
+    *,
+    as_spelled: bool = False,
+) -> str:
     """What mount(8) and `natsfs status` show: it leads back to the bucket, or ends in a slash for
-    all, without credentials.  A URL stays as it is spelled: `mount -a` looks for it in /proc/mounts
-    to see what is mounted already."""
+    all, without credentials.  A URL stays as it is spelled, and so does a bare bucket in fstab:
+    `mount -a` looks for it in /proc/mounts to see what is mounted already."""
+    if as_spelled and bucket and "://" not in source:
+        return source
     if embedded is not None:
         return f"embedded:{bucket}"
     if bucket and "://" in source and "@" not in source:

@@ -12,7 +12,7 @@ General layout, from the kernel down to the server.  A module imports only what 
     store/                      the Object Store API for trio, over JetStream and in memory
     control  daemon  server     a mount's control socket, its life in the background, nats-server
     config  errors  metrics     frozen values; one class for each thing that can go wrong; counters
-    threads                     work in threads, where there are any to be had
+    threads  headroom           what a process may not get: a thread, memory
     progress                    how far something is that takes long
 
 Reading order: manual/semantics.md for what is promised; `filesystem` for the promises in code;

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors"},
     "metrics": set(),
     "threads": set(),
+    "headroom": set(),
     "store": set(),
     "store.model": {"errors"},
     "store.foreign_json": {"errors"},
@@ -66,7 +67,8 @@ ALLOWED: dict[str, set[str]] = {
     "data.records": {"store.primitives"},
     "handles": {"errors", "config", "store.model", "store.base", "data.*", "tree.*"},
     "filesystem": {
-        *("errors", "config", "handles", "metrics", "progress", "threads", "filesystem.*"),
+        *("errors", "config", "handles", "metrics", "progress", "threads", "headroom"),
+        "filesystem.*",
         *("store.model", "store.base", "store.primitives", "store.contention", "store.wire"),
         *("data.*", "tree.*"),
     },
@@ -75,7 +77,8 @@ ALLOWED: dict[str, set[str]] = {
         *("store.model", "store.base", "store.primitives", "store.wire", "tree.*"),
     },
     "operations": {
-        *("errors", "config", "handles", "metrics", "filesystem.*", "tree.*", "operations.*"),
+        *("errors", "config", "handles", "metrics", "headroom"),
+        *("filesystem.*", "tree.*", "operations.*"),
     },
     "control": {"errors", "config", "control.*"},
     "daemon": {"errors"},

@@ -69,7 +69,10 @@ def redacted(text: str) -> str:
 
 def _is_expected(exc: BaseException) -> bool:
     """Whether *exc* is something that natsfs or click raises on purpose, or the user's doing."""
-    expected = (NatsfsError, click.ClickException, click.Abort, KeyboardInterrupt, SystemExit)
+    expected = (
+        *(NatsfsError, click.ClickException, click.Abort),
+        *(KeyboardInterrupt, SystemExit, MemoryError),
+    )
     return isinstance(exc, expected)
 
 
@@ -107,6 +110,8 @@ def _text(exc: BaseException) -> str:
             return _with_hint(exc)
         case OSError(strerror=str(reason)):
             return f"{exc.filename}: {reason}" if exc.filename else reason
+        case MemoryError():
+            return "out of memory; allow the process more (ulimit -v, LimitAS=)"
     return f"unexpected {type(exc).__name__}: {exc}; --verbose shows where"
 
 

@@ -21,6 +21,7 @@ from natsfs.filesystem.recollection import Recollection
 from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.state import Mounted
 from natsfs.filesystem.telling import Telling
+from natsfs.headroom import room_for_more
 from natsfs.store.model import (
     BucketStatus,
     CaughtUp,
@@ -144,6 +145,7 @@ class Intake:
         kernel's lock of a directory in which names are to be forgotten.  So nothing waits for
         either meanwhile.
         """
+        await room_for_more()
         if isinstance(event, Updated):
             # Before the wait: who waits to be told of this holds the reservation of its name.
             self._telling.tell(event.info.revision)
@@ -168,10 +170,8 @@ class Intake:
             await self._complete.wait()
 
     def compare(self) -> None:
-        """Have the watch begin again: whatever the bucket does not hold any more is gone after it.
-
-        That is all metas once, 0.6 KB each, as after a lost connection.
-        """
+        """Have the watch begin again, with all metas, 0.6 KB each: whatever the bucket does not
+        hold any more is gone after it."""
         self._seen = set()
         self._round.cancel()
 

@@ -7,21 +7,17 @@ memory is held for that, and let go of just before a request is read.  The handl
 do without: a read or a write is not even begun while the reserve is not whole, so that what they
 keep does not come out of it.
 
-Only a limit makes an allocation fail on Linux, which otherwise has memory without end and kills who
-uses it.  Without a limit nothing is let go of: that would take 10 µs of each request, and to look
-for a limit takes 0.7.
+Without a limit (`headroom`) nothing is let go of: that would take 10 µs of each request.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from natsfs.errors import OutOfMemory
+from natsfs.headroom import free, limited, malloc, trim
 
 log = logging.getLogger(__name__)
 
@@ -41,21 +37,6 @@ RELIEF = 2.0
 #: Seconds from one warning to the next at the least: it comes and goes with each request.
 SILENCE = 60.0
 
-_OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
-
-#: What is in there when the kernel promises no more memory than it has.
-_NEVER = "2"
-
-
-# The memory is not touched, so it takes no pages; that of Python's own objects would be.
-_libc = ctypes.CDLL(None)
-_malloc = _libc.malloc
-_malloc.argtypes, _malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
-_free = _libc.free
-_free.argtypes, _free.restype = [ctypes.c_void_p], None
-#: Gives back what is free, which the allocator may keep; glibc has it.
-_trim = getattr(_libc, "malloc_trim", None)
-
 
 class Reserve:
     """The memory that is held, which may be less than is wanted.  *relieve* frees what can be
@@ -65,7 +46,6 @@ class Reserve:
         self._relieve = relieve
         self._blocks: list[int] = []
         self._relieve_at = 0.0
-        self._promises_kept = _promises_are_kept()
         self._complained = False
         self._silent_until = 0.0
 
@@ -86,9 +66,9 @@ class Reserve:
 
     def give(self) -> None:
         """Let go of it, if anybody could need it."""
-        if self._limited():
+        if limited():
             while self._blocks:
-                _free(self._blocks.pop())
+                free(self._blocks.pop())
 
     def demand(self) -> None:
         """Hold all, for a request that will keep memory.  Errors: `OutOfMemory`."""
@@ -97,7 +77,7 @@ class Reserve:
 
     def _filled(self) -> bool:
         while len(self._blocks) < BLOCKS:
-            block = _malloc(BLOCK_BYTES)
+            block = malloc(BLOCK_BYTES)
             if block is None:
                 return False
             self._blocks.append(block)
@@ -110,8 +90,8 @@ class Reserve:
             return False
         self._relieve_at = now + RELIEF
         self._relieve()
-        if _trim is not None:
-            _trim(0)
+        if trim is not None:
+            trim(0)
         return True
 
     def _report(self, *, short: bool) -> None:
@@ -122,16 +102,3 @@ class Reserve:
         elif self._complained and not short:
             log.info("there is memory again")
             self._complained = False
-
-    def _limited(self) -> bool:
-        return self._promises_kept or any(
-            resource.getrlimit(kind)[0] != resource.RLIM_INFINITY
-            for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
-        )
-
-
-def _promises_are_kept() -> bool:
-    try:
-        return _OVERCOMMIT.read_text().strip() == _NEVER
-    except OSError:
-        return False

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.stranger import Stranger
 from tests.mount.conftest import Mounter
-from tests.mount.mounting import Mount
+from tests.mount.mounting import Mount, refused, wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.server, pytest.mark.timeout(120)]
 
@@ -90,3 +91,19 @@ def test_no_memory(mounter: Mounter, nats_url: str, bucket: str, spare: int, lif
     afresh = mounter().directory
     for path, far in told.items():
         assert far == "nowhere" or (afresh / path.name).read_bytes() == BODY
+
+
+def test_no_memory_for_the_tree(mounter: Mounter, nats_url: str, bucket: str) -> None:
+    """E: a tree for which there is no memory would be wrong, so the mount ends: at once, with a
+    line that says why, and so that programs do not take it for an empty directory."""
+    mount = mounter(life=60)
+    mount.expect_trouble("memory is short")
+    limit(mount, 2 * MIB)
+    meta = f'{{"name":"d/%d","bucket":"{bucket}","nuid":"","size":0,"chunks":0}}'
+    with Stranger(nats_url, bucket) as stranger:
+        stranger.store([(stranger.subject(f"d/{n}"), (meta % n).encode()) for n in range(30_000)])
+    wait_until(lambda: "out of memory" in mount.log_text(), "the end")
+    wait_until(lambda: refused(lambda: os.listdir(mount.directory)) == "ENOTCONN", "the end")
+    last = mount.log_text().splitlines()[-1]
+    assert last == "natsfs: out of memory; allow the process more (ulimit -v, LimitAS=)"
+    mount.kill()

@@ -75,6 +75,7 @@ def test_statuses(exc: BaseException, mounting: int, otherwise: int) -> None:
         (PermissionsError("denied"), ["denied", "--creds"]),
         (OSError(28, "No space left on device", "/x"), ["/x", "No space"]),
         (ValueError("odd"), ["unexpected ValueError", "odd", "--verbose"]),
+        (MemoryError(), ["out of memory", "ulimit -v"]),
         (NotFoundError(), ["NotFoundError"]),
     ],
 )

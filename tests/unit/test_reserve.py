@@ -33,8 +33,8 @@ class Heap:
 def heap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Heap]:
     """Room for the whole reserve, in a process with a limit that it does not reach."""
     heap = Heap(BLOCKS)
-    monkeypatch.setattr(module, "_malloc", heap.malloc)
-    monkeypatch.setattr(module, "_free", heap.free)
+    monkeypatch.setattr(module, "malloc", heap.malloc)
+    monkeypatch.setattr(module, "free", heap.free)
     before, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (1 << 46, hard))
     yield heap

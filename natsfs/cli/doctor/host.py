@@ -166,7 +166,10 @@ def _mounts() -> Iterator[Finding]:
         dead = _is_dead(directory)
         if dead is None:
             troubled += 1
-            advice = "its log may say why; `natsfs umount --force` ends it, and keeps the journal"
+            advice = (
+                f"its log may say why; `kill -9` its process, which keeps the journal, then "
+                f"`natsfs umount {directory}`"
+            )
             yield warning("mount", f"{directory} does not answer within {PATIENCE:g} s", advice)
         elif dead:
             troubled += 1

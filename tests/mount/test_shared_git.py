@@ -18,8 +18,10 @@ pytestmark = [pytest.mark.mount, pytest.mark.timeout(240)]
 ROUNDS = 3
 NIGHTLY_ROUNDS = 40
 
-#: How often a push is tried that another one has overtaken.
-TRIES = 20
+#: How often a push is tried that another one has overtaken: each of the other's pushes may do that
+#: once, and be in its way once more.  Two that take equally long can fall into step, so that one of
+#: them is done before the other begins.
+TRIES = 2 * NIGHTLY_ROUNDS + 1
 
 #: Seconds for one command of git.
 LONG = 90.0
@@ -61,6 +63,7 @@ class Copy:
             self._publish()
 
     def _publish(self) -> None:
+        complaints = []
         for _ in range(TRIES):
             self.git("pull", "-q", "--rebase", "origin", "main")
             pushed = self._git("push", "-q", "origin", "HEAD:main")
@@ -68,7 +71,8 @@ class Copy:
                 return
             # Somebody else pushed between our pull and our push, or is just doing it.
             assert overtaken(pushed.err), pushed.err
-        pytest.fail(f"{TRIES} pushes were overtaken")
+            complaints.append(pushed.err)
+        pytest.fail(f"{TRIES} pushes were overtaken: {complaints}")
 
     def _git(self, *arguments: str, cwd: Path | None = None) -> Result:
         return run(["git", *arguments], cwd=cwd or self.directory, env=self._env, timeout=LONG)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import trio
 
 from natsfs.data.salvage import Salvaged
-from natsfs.errors import StaleVersion
+from natsfs.errors import CacheError, StaleVersion
 from natsfs.filesystem.recovery import Deal, Left, Recovery
 from natsfs.filesystem.state import Mounted
 from natsfs.filesystem.unsaved import FORMER
@@ -40,7 +41,7 @@ class Former:
             self._leave(salvaged)
             return False
 
-        for parent in await trio.to_thread.run_sync(self._m.journal.former):
+        for parent in await self._found():
             await self._recovery.each(parent, leave)
         if self.left:
             log.warning(
@@ -50,6 +51,14 @@ class Former:
                 len(self.left),
                 sum(left.size for left in self.left),
             )
+
+    async def _found(self) -> list[Path]:
+        try:
+            return await trio.to_thread.run_sync(self._m.journal.former)
+        except CacheError as error:
+            # What the mount's own journal meets there is a warning; it does without.
+            log.info("whether something waits for an earlier bucket is not known: %s", error)
+            return []
 
     async def settle(self, deal: Deal) -> None:
         """Let *deal* decide on what was left; it gets each file without what binds it to the

@@ -328,8 +328,12 @@ class Unsaved:
         if not file.troubled:
             file.troubled = True
             name = file.leaf.object_name
-            text = "%r is not saved yet and will be tried again: %s"
-            log.error(text, name, error, extra={"object": name})
+            log.error(
+                "%r is not saved yet and will be tried again: %s",
+                name,
+                error,
+                extra={"object": name},
+            )
 
     def _give_up(self, file: OpenFile, trouble: str, *, promised: bool) -> None:
         """The bucket was sealed or has gone, or the bytes of the file that it had: what was written

@@ -215,6 +215,8 @@ class Unsaved:
     async def _try(self, file: OpenFile) -> NatsfsError | None:
         """Save *file*.  Gives the error if the server is what prevents it: what was closed after it
         then has to wait, too."""
+        if self._has_gone(file):
+            return None
         if self._away or self._is_another_bucket():
             error = await self._look_at_bucket()
             if error is not None:
@@ -247,6 +249,15 @@ class Unsaved:
             self._commits.let_go(file)
         return len(self._commits.waiting)
 
+    def _has_gone(self, file: OpenFile) -> bool:
+        """Whether *file* has lost its name while it waited: it goes with its last handle (W5)."""
+        if is_named(file):
+            return False
+        self._take_out(file)
+        self._commits.waiting.discard(file)
+        self._commits.let_go(file)
+        return True
+
     def _is_another_bucket(self) -> bool:
         return self._m.status.identity != self._m.written_to
 
@@ -267,7 +278,7 @@ class Unsaved:
         if before == identity:
             return None
         for file in self._all_waiting():
-            if not file.handles and not file.lock.locked():
+            if not (self._has_gone(file) or file.handles or file.lock.locked()):
                 self._take_out(file)
                 self._give_up(file, FORMER, promised=True)
                 self._commits.let_go(file)
@@ -325,9 +336,9 @@ class Unsaved:
         return None
 
     def _tell(self, file: OpenFile, error: NatsfsError) -> None:
-        if not file.troubled:
+        if not file.troubled and is_named(file):  # it may have lost its name meanwhile
             file.troubled = True
-            name = file.leaf.object_name
+            name = file.leaf.heir.object_name
             log.error(
                 "%r is not saved yet and will be tried again: %s",
                 name,
@@ -342,8 +353,8 @@ class Unsaved:
         leaf = file.leaf
         if promised:
             self._set_aside(file, trouble)
-        else:
-            name = leaf.object_name
+        elif is_named(file):
+            name = leaf.heir.object_name
             log.error(
                 "%r cannot be saved, its changes are dropped: %s",
                 name,
@@ -363,11 +374,12 @@ class Unsaved:
 
     def _set_aside(self, file: OpenFile, trouble: str) -> None:
         """No close(2) has told anybody that *file* would not be stored."""
-        log.error(
-            "%r cannot be saved and stays in the journal, where `natsfs recover` finds it: %s",
-            file.leaf.heir.object_name,
-            trouble,
-        )
+        if is_named(file):
+            log.error(
+                "%r cannot be saved and stays in the journal, where `natsfs recover` finds it: %s",
+                file.leaf.heir.object_name,
+                trouble,
+            )
         self._journaling.set_aside(file, trouble)
 
 

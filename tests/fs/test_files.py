@@ -108,6 +108,25 @@ async def test_failed_flush(world: World, monkeypatch: pytest.MonkeyPatch) -> No
     assert await world.foreign.get("f") == b"precious"
 
 
+async def test_unlinked_while_the_server_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W5, W7: a file that was not saved and has no name any more goes, whoever answers."""
+    monkeypatch.setattr(unsaved, "RETRY", 0.01)
+    world.manager.fail = lambda operation, name: (
+        RequestTimeout("no answer") if operation in ("upload", "status") else None
+    )
+    with pytest.raises(RequestTimeout):
+        await world.write("f", b"useless")
+    await world.unlink("f")
+    with trio.fail_after(DEADLINE):
+        while world.fs.pending_bytes() or world.fs.unsaved._all_waiting():
+            await trio.lowlevel.checkpoint()
+    world.manager.fail = lambda operation, name: None
+    await world.settle()
+    assert await world.foreign.names() == []
+
+
 @pytest.mark.expects_log("'f' is not saved yet")
 async def test_unsaved_at_the_end(world: World) -> None:
     """W7: what could not be saved at close is saved when the mount ends."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,8 @@ from natsfs.store.model import (
     Updated,
     WatchEvent,
 )
-from natsfs.store.session import open_session
+from natsfs.store.session import Answer, Request, open_session
+from natsfs.store.session.client import Message
 from natsfs.store.wire import chunk_subject
 from tests.contract.foreign import SocketForeign
 from tests.contract.objects import CHUNK, SMALL, Source, chunks_of, content, content_of, get, put
@@ -265,6 +266,33 @@ async def test_no_connection_within_the_time_out(disturbed: JetStreamStore, prox
     with pytest.raises(ConnectionLost):
         await disturbed.get_info("a")
     assert trio.current_time() - begin < 8
+
+
+async def test_a_chunk_that_is_on_its_way_for_ever(
+    direct: JetStreamStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A5: a chunk that a leader says it has and has lost goes under another id, once."""
+    session = direct._bucket.api.session
+    exchange = session.exchange
+    lost: list[str] = []
+    monkeypatch.setattr(chunks, "ON_ITS_WAY", 0.05)
+
+    async def exchanged(requests: Sequence[Request], *, timeout: float) -> list[Answer]:
+        ids = [request.headers.get("Nats-Msg-Id", "") for request in requests]
+        if not lost and len(requests) > 1:
+            lost.append(ids[1])
+        passed = [r for r, id_ in zip(requests, ids, strict=True) if id_ not in lost]
+        answers = iter(await exchange(passed, timeout=timeout))
+        text = b'{"error":{"code":409,"err_code":10158,"description":"in process"}}'
+        said = [Message("", "", b"", text)]
+        return [said if id_ in lost else next(answers) for id_ in ids]
+
+    monkeypatch.setattr(session, "exchange", exchanged)
+    body = bytes(range(250)) * 40
+    info = await put(direct, "a", body)
+    assert lost
+    assert await get(direct, "a") == body
+    assert info.chunks == len(body) // info.max_chunk_size
 
 
 # -- a server that goes away ----------------------------------------------------------------------

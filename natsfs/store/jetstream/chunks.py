@@ -11,6 +11,7 @@ Concurrency: a `ChunkWriter` serves one upload in one task.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,7 +28,7 @@ from natsfs.store.jetstream.api import attempt_timeout, is_transient
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.layout import Stretches
 from natsfs.store.primitives import Data
-from natsfs.store.protocol import MESSAGE_ID, parse_puback
+from natsfs.store.protocol import IN_PROCESS, MESSAGE_ID, parse_puback
 from natsfs.store.session import Answer, NoResponders, Request
 from natsfs.store.wire import chunk_subject, new_nuid
 
@@ -46,14 +47,21 @@ OLD = 3600.0
 
 EXPECTED_ID = "Nats-Expected-Last-Msg-Id"
 
+#: The part of the time-out for which a chunk may be on its way to the replicas.  A leader that gave
+#: up and took over again may say so of one that it has lost for as long as it remembers ids (seen
+#: on 2.15.1 after three changes of the leader in a row); under a new id it is taken.
+ON_ITS_WAY = 0.5
+
 
 @dataclass(slots=True)
 class _Chunk:
-    """One chunk on its way; *sequence* is 0 until it is acknowledged."""
+    """One chunk on its way; *sequence* is 0 until it is acknowledged, *in_process_since* when the
+    server first said of this id that it has it but not everywhere, infinite if it did not."""
 
     data: Data
     message_id: str
     sequence: int = 0
+    in_process_since: float = math.inf
 
 
 class ChunkWriter:
@@ -195,7 +203,21 @@ class ChunkWriter:
                 chunk.sequence = parse_puback(self._what, data, domain=self.domain).sequence
             except NatsfsError as error:
                 errors.append(error)
+                if isinstance(error, ServerRefused) and error.err_code == IN_PROCESS:
+                    self._give_up_id(chunk)
         return errors
+
+    def _give_up_id(self, chunk: _Chunk) -> None:
+        """If *chunk* has been on its way for too long, let it go under another id.  Should it
+        arrive after all, `check` finds one too many."""
+        now = trio.current_time()
+        chunk.in_process_since = min(chunk.in_process_since, now)
+        if now - chunk.in_process_since > ON_ITS_WAY * self._bucket.api.timeout:
+            self._rename(chunk)
+
+    def _rename(self, chunk: _Chunk) -> None:
+        chunk.message_id, chunk.sequence = f"{self._nuid}.{new_nuid()}", 0
+        chunk.in_process_since = math.inf
 
     async def _put_in_order(self) -> None:
         """Delete the chunks that were stored before one of their predecessors.
@@ -212,7 +234,7 @@ class ChunkWriter:
             except NotFoundError:
                 log.debug("chunk %d was deleted by an attempt before", chunk.sequence)
             # The old id would be answered with the old sequence.
-            chunk.message_id, chunk.sequence = f"{self._nuid}.{new_nuid()}", 0
+            self._rename(chunk)
         if early:
             self._repeated = True
             raise RequestTimeout(f"{self._what}: {len(early)} chunks were stored out of order")

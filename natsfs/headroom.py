@@ -8,6 +8,7 @@ what he takes asks first.  Without a limit that takes 0.7 µs.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import resource
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def limited() -> bool:
         resource.getrlimit(kind)[0] != resource.RLIM_INFINITY
         for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
     )
+
+
+def may_map(size: int) -> bool:
+    """Whether this process may have *size* bytes of address space in one piece.  Without a limit
+    that is not tried, under one it takes 6 µs."""
+    if not limited():
+        return True
+    try:
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE).close()
+    except (OSError, MemoryError):
+        return False
+    return True
 
 
 async def room_for_more() -> None:

@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
     "metrics": set(),
-    "threads": set(),
+    "threads": {"headroom"},
     "headroom": set(),
     "store": set(),
     "store.model": {"errors"},
@@ -51,8 +51,9 @@ ALLOWED: dict[str, set[str]] = {
     "store.session": {
         *("errors", "config", "store.session.*", "store.wire", "store.headers", "store.protocol"),
         "store.socks",
+        "threads",
     },
-    "store.link": {"errors", "config", "store.*"},
+    "store.link": {"errors", "config", "threads", "store.*"},
     "store.jetstream": {"errors", "config", "threads", "store.*"},
     "tree": {"errors", "config", "store.model", "tree.*"},
     "tree.names": {"errors"},
@@ -77,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
         *("store.model", "store.base", "store.primitives", "store.wire", "tree.*"),
     },
     "operations": {
-        *("errors", "config", "handles", "metrics", "headroom"),
+        *("errors", "config", "handles", "metrics", "headroom", "threads"),
         *("filesystem.*", "tree.*", "operations.*"),
     },
     "control": {"errors", "config", "control.*"},

@@ -14,13 +14,12 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import trio
-
 from natsfs.data.salvage import Salvaged
 from natsfs.errors import CacheError, StaleVersion
 from natsfs.filesystem.recovery import Deal, Left, Recovery
 from natsfs.filesystem.state import Mounted
 from natsfs.filesystem.unsaved import FORMER
+from natsfs.threads import in_thread_or_here
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class Former:
 
     async def _found(self) -> list[Path]:
         try:
-            return await trio.to_thread.run_sync(self._m.journal.former)
+            return await in_thread_or_here(self._m.journal.former)
         except CacheError as error:
             # What the mount's own journal meets there is a warning; it does without.
             log.info("whether something waits for an earlier bucket is not known: %s", error)
@@ -68,7 +67,7 @@ class Former:
         async def dealt(salvaged: Salvaged) -> bool:
             return await self._recovery.attempt(_severed(salvaged), deal)
 
-        for parent in await trio.to_thread.run_sync(self._m.journal.former):
+        for parent in await in_thread_or_here(self._m.journal.former):
             await self._recovery.each(parent, dealt)
 
     async def store(self, salvaged: Salvaged) -> None:

@@ -30,6 +30,7 @@ from natsfs.filesystem.unsaved import Unsaved
 from natsfs.handles import Content, OpenFile
 from natsfs.store.model import ObjectInfo
 from natsfs.store.wire import meta_subject
+from natsfs.threads import in_thread_or_here
 from natsfs.tree.names import encode_component, split_name
 from natsfs.tree.nodes import Directory, Leaf, called
 
@@ -94,11 +95,11 @@ class Recovery:
     async def each(self, parent: Path, take: Callable[[Salvaged], Awaitable[bool]]) -> None:
         """Call *take* with each file that the dead runs in *parent* hold.  Of a run nothing stays
         when it was true for all of them."""
-        runs = await trio.to_thread.run_sync(lambda: list(salvage(parent)))
+        runs = await in_thread_or_here(lambda: list(salvage(parent)))
         for run, found in runs:
             taken = [await take(salvaged) for salvaged in found]
             if all(taken):
-                await trio.to_thread.run_sync(run.remove)
+                await in_thread_or_here(run.remove)
             else:
                 run.release()
 
@@ -116,7 +117,7 @@ class Recovery:
         """Whether *deal* did it, so that the journal need not keep it."""
         try:
             await deal(salvaged)
-            await trio.to_thread.run_sync(salvaged.drop)
+            await in_thread_or_here(salvaged.drop)
         except (NatsfsError, OSError) as error:
             log.error(
                 "%r cannot be recovered: %s",
@@ -161,7 +162,7 @@ class Recovery:
         file.content = salvaged.content(self._m.journal)
         missing, trouble = 0, ""
         try:
-            await trio.to_thread.run_sync(lambda: path.parent.mkdir(parents=True, exist_ok=True))
+            await in_thread_or_here(lambda: path.parent.mkdir(parents=True, exist_ok=True))
             async with await trio.open_file(path, "xb") as stream:
                 for start in range(0, file.size, COMMIT_PIECE):
                     size = min(COMMIT_PIECE, file.size - start)

@@ -45,6 +45,7 @@ from natsfs.store.jetstream import JetStreamManager
 from natsfs.store.link import open_links
 from natsfs.store.session import open_session
 from natsfs.supervisor import NOBODY, Supervisor
+from natsfs.threads import in_thread_or_here
 
 
 async def serve(
@@ -96,7 +97,7 @@ async def serve(
 
         async def usable() -> None:
             # It may run a program that looks at the mount.
-            await trio.to_thread.run_sync(ready)
+            await in_thread_or_here(ready)
             await supervision.ready(status.answer)
 
         try:

@@ -179,7 +179,7 @@ async def _announce(
     connected: trio.Event, device: str, ready: Callable[[], Awaitable[None]]
 ) -> None:
     await connected.wait()
-    await trio.to_thread.run_sync(_raise_read_ahead, device)
+    await in_thread_or_here(partial(_raise_read_ahead, device))
     await ready()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import trio
 
@@ -22,7 +23,7 @@ async def server_of(config: MountConfig) -> AsyncIterator[ServerConfig]:
     if config.embedded is None:
         yield config.server
         return
-    embedded = await trio.to_thread.run_sync(EmbeddedServer.join, config.embedded)
+    embedded = await in_thread_or_here(partial(EmbeddedServer.join, config.embedded))
     try:
         yield replace(config.server, urls=(embedded.url,))
     finally:

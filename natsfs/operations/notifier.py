@@ -30,6 +30,7 @@ import pyfuse3
 import trio
 from pyfuse3 import InodeT
 
+from natsfs.threads import start_thread
 from natsfs.tree.inodes import Numbered, is_root
 from natsfs.tree.nodes import Change, EntryChange
 
@@ -131,8 +132,7 @@ class _Lane:
         self._late = False
         self._changed = threading.Condition()
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name=f"notify-{name}", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._run, f"notify-{name}")
 
     def add(self, key: object, job: Callable[[], None]) -> None:
         """Queue *job*, unless one with the same *key* waits: the state that the kernel will then

@@ -20,6 +20,7 @@ from natsfs.store.link.receiver import Control, ProtocolError, Receiver
 from natsfs.store.link.transport import BROKEN, PlainTransport, Transport
 from natsfs.store.session import Access
 from natsfs.store.socks import handshake
+from natsfs.threads import demand_thread
 
 #: Bytes of a message when the server does not say its limit: its default.
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
@@ -61,6 +62,7 @@ async def _reach(access: Access) -> trio.SocketStream:
 
     Errors: `OSError`, those of `BROKEN`, `ConnectFailed`.
     """
+    demand_thread()  # a name is looked up in one
     stream = await trio.open_tcp_stream(*access.peer)
     if access.proxy is None:
         return stream

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
@@ -22,6 +21,7 @@ import outcome
 import trio
 
 from natsfs.errors import NatsfsError
+from natsfs.threads import start_thread
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +116,7 @@ async def open_bridge() -> AsyncIterator[Bridge]:
         finally:
             token.run_sync_soon(ended.set)
 
-    thread = threading.Thread(target=serve, name="natsfs-nats", daemon=True)
-    thread.start()
+    thread = start_thread(serve, "natsfs-nats")
     try:
         yield Bridge(loop, token)
     finally:

@@ -38,7 +38,10 @@ def demand_thread() -> None:
     Errors: `NoThread`.
     """
     if not may_map(_stack_bytes() + HEADROOM):
-        raise NoThread(errno.EAGAIN, "no thread can be started: there is no memory")
+        raise NoThread(
+            errno.EAGAIN,
+            "no thread can be started; allow the process more memory (ulimit -v, LimitAS=)",
+        )
 
 
 def start_thread(work: Callable[[], object], name: str) -> threading.Thread:

@@ -102,6 +102,7 @@ def test_no_memory_for_the_tree(mounter: Mounter, nats_url: str, bucket: str) ->
     line that says why, and so that programs do not take it for an empty directory."""
     mount = mounter(life=100)
     mount.expect_trouble("memory is short")
+    assert os.listdir(mount.directory) == [], "it serves, so it has its threads"
     limit(mount, 2 * MIB)
     meta = f'{{"name":"d/%d","bucket":"{bucket}","nuid":"","size":0,"chunks":0}}'
     with Stranger(nats_url, bucket) as stranger:

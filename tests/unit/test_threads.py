@@ -66,7 +66,7 @@ def test_there_is_no_memory_for_a_thread() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", _WITHOUT_MEMORY], capture_output=True, text=True, timeout=60
     )
-    refusal = "no thread can be started: there is no memory"
+    refusal = "no thread can be started; allow the process more memory (ulimit -v, LimitAS=)"
     assert (ended.stdout.splitlines(), ended.stderr) == ([refusal, refusal, "done"], "")
 
 

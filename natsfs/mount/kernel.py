@@ -67,13 +67,14 @@ async def serve_kernel(
     reserve = Reserve(relieve)
     reserve.take()
     operations = Operations(served, metrics, reserve, on_init=begin)
+    notifier = KernelNotifier()  # now, because it may fail: its threads may not be had
     with _captured_stderr() as said:
         try:
             pyfuse3.init(operations, str(config.directory), _options(served, config))
         except RuntimeError as error:
+            notifier.stop()
             raise MountFailed(f"cannot mount on {config.directory}: {said() or error}") from error
     device = _device_of(config.directory)
-    notifier = KernelNotifier()
     # A mount point that turns into an empty directory after a crash would invite a mirroring job to
     # delete everything; one that says ENOTCONN does not.  So only an orderly end unmounts.
     orderly = False

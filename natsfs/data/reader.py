@@ -57,6 +57,10 @@ MEMORY = 64 * 1024 * 1024
 #: time-outs (A5).
 RESPITE = 1.0
 
+#: Seconds for which a mount that ends waits for the disk to take what was read: what it misses is
+#: fetched again.  As long as a snapshot of the tree may take (`filesystem.recollection`).
+SETTLING = 10.0
+
 
 class ObjectReader:
     """What all handles of a mount share, for one bucket.
@@ -100,8 +104,11 @@ class ObjectReader:
         return VersionReader(self, held, self._nursery)
 
     async def settled(self) -> None:
-        """Wait until the cache has what was read."""
-        await self._behind.settled()
+        """Wait until the cache has what was read, `SETTLING` seconds at most."""
+        with trio.move_on_after(SETTLING) as scope:
+            await self._behind.settled()
+        if scope.cancelled_caught:
+            log.info("the disk is slow: not all that was read is in the cache")
 
     def claim(self, held: Held, blocks: range, *, ahead: bool) -> list[Slot]:
         """What has or will have *blocks*, in order: each slot as its bytes or as a flight to

@@ -83,7 +83,7 @@ async def serve(
         background.start_soon(supervision.run)
         served = await build(JetStreamManager(links), config, background, cache, metrics, listing)
         status = Status(config, server, session, served, cache, metrics)
-        active, ending = Active(status, metrics, cache), Ending(served, server.timeout)
+        active, ending = Active(status, metrics, cache), Ending(served, session)
         background.start_soon(count_reconnects, session, metrics)
         background.start_soon(cache.tidy)
 

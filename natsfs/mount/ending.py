@@ -10,6 +10,7 @@ import trio
 
 from natsfs.control import LeftBehind
 from natsfs.filesystem import Filesystem, Served
+from natsfs.store.session import LIVENESS_INTERVAL, Session
 
 log = logging.getLogger(__name__)
 
@@ -18,19 +19,34 @@ log = logging.getLogger(__name__)
 GRACE = 30.0
 
 #: The same when all is saved, and nothing beyond it: times of directories and old chunks are worth
-#: asking for, and no more.  A server that answers at all answers within this, also on slow lines.
+#: asking for, and no more.
 SHORT_GRACE = 3.0
 
+#: The same while the server is there and JetStream takes its time: an answer that was lost is
+#: waited for 10 s (`api.ATTEMPT_TIMEOUT`), and a cluster chooses a leader in 4 to 9 s, or in twice
+#: that if the votes are split.  The local disk, of which nothing shows here, may take 20 s.
+SLOW_GRACE = 30.0
+
+#: Seconds after which a server that says nothing, not even to a ping, counts as one that hangs.
+HANGS = LIVENESS_INTERVAL + 1.5
+
 #: Seconds between two looks at the progress.
-LOOK = 1.0
+LOOK = 0.5
+
+#: What that comes to when all is saved.
+UNDONE = (
+    "the mount ends, all files are stored, but maybe not each directory's mtime; "
+    "`natsfs gc` frees old versions that are left"
+)
 
 
 class Ending:
-    """The end of the mount that shows *served*; *timeout* is that of a request in seconds."""
+    """The end of the mount that shows *served* by way of *session*."""
 
-    def __init__(self, served: Served, timeout: float) -> None:
+    def __init__(self, served: Served, session: Session) -> None:
         self._served = served
-        self._patience = timeout + GRACE
+        self._session = session
+        self._patience = session.config.timeout + GRACE
         self._scope = trio.CancelScope(shield=True)
 
     async def hurry(self) -> LeftBehind:
@@ -64,18 +80,22 @@ class Ending:
             await trio.sleep(LOOK)
             if (now := self._reached()) != reached:
                 reached, since = now, trio.current_time()
-        if self._is_all_saved():
-            log.warning(
-                "no answer from the server for %g s: the mount ends, all files are stored, but "
-                "maybe not each directory's mtime; `natsfs gc` frees old versions that are left",
-                self._grace(),
-            )
+        waited = trio.current_time() - since
+        if not self._is_all_saved():
+            log.error("the server has not taken anything for %.0f s", waited)
+        elif self._hangs():
+            log.warning("no answer from the server for %.0f s: %s", waited, UNDONE)
         else:
-            log.error("the server has not taken anything for %g s", self._grace())
+            log.warning("the server answers, and nothing gets done for %.0f s: %s", waited, UNDONE)
         self._scope.cancel()
 
     def _grace(self) -> float:
-        return SHORT_GRACE if self._is_all_saved() else self._patience
+        if not self._is_all_saved():
+            return self._patience
+        return SHORT_GRACE if self._hangs() else SLOW_GRACE
+
+    def _hangs(self) -> bool:
+        return self._session.silence > HANGS
 
     def _is_all_saved(self) -> bool:
         return not any(found.unsaved_files() for found in self._served.running().values())

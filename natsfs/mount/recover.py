@@ -76,7 +76,7 @@ async def recover(
             await recovery.settle(served.mounted.journal.parent, deal)
         if former is not Wish.KEEP or into is not None:
             await served.former.settle(_how(former, into, recovery, served.former.store))
-        await Ending(served, server.timeout).run()
+        await Ending(served, session).run()
         stored = recovery.adopted - len(served.mounted.journal)
         recovery.count_left()
         background.cancel_scope.cancel()

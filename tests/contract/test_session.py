@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -325,6 +326,29 @@ async def test_hung_server(start: StartServer, monkeypatch: pytest.MonkeyPatch) 
         await disconnected(session)
         os.kill(server.pid, signal.SIGCONT)
         await session.request(INFO)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110  (no event tells of it)
+            await trio.sleep(0.01)
+
+
+@LOST
+async def test_silence(start: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A5: how long the server has said nothing is known of an idle connection, too."""
+    monkeypatch.setattr(line, "LIVENESS_INTERVAL", 0.1)
+    monkeypatch.setattr(line, "LIVENESS_LIMIT", 20)
+    server = start("")
+    async with open_session(ServerConfig(urls=(server.url,), timeout=10.0)) as session:
+        await until(lambda: session.silence > 0.05)
+        await until(lambda: session.silence < 0.05)  # the next ping is answered
+        os.kill(server.pid, signal.SIGSTOP)
+        await until(lambda: session.silence > 1.0)
+        assert session.connected
+        await disconnected(session)
+        assert session.silence == math.inf
+        os.kill(server.pid, signal.SIGCONT)
 
 
 @LOST

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from natsfs.mount.ending import HANGS
 from natsfs.server import Server
 from tests.mount.mounting import PACKAGE_ROOT, Mount, refused, run, wait_until
 
@@ -367,6 +368,24 @@ def test_without_quorum(cluster: Cluster, ground: Ground) -> None:
         "the mount shows what the bucket has",
     )
     assert "later" in os.listdir(mount.directory)
+
+
+def test_end_without_quorum(cluster: Cluster, ground: Ground) -> None:
+    """A5: a mount that ends while nobody leads the bucket waits for a leader, because the server
+    that it is connected to lives, and then stores what was left."""
+    mount, own = mounted(cluster, ground)
+    directory = mount.directory / "d"
+    directory.mkdir()
+    os.utime(directory, (1, 1))
+    (directory / "file").write_bytes(b"written")
+    changed = directory.stat().st_mtime_ns
+    with cluster.frozen(*(node for node in cluster.nodes if node is not own)):
+        run(["umount", mount.directory]).check()
+        with pytest.raises(subprocess.TimeoutExpired):
+            mount.wait(HANGS + 1.0)
+    mount.ended(60)
+    afresh = ground.mount(url=another(cluster, own).url, fresh=True)
+    assert (afresh.directory / "d").stat().st_mtime_ns == changed
 
 
 def _works(path: Path) -> bool:

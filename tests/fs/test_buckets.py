@@ -31,6 +31,7 @@ from natsfs.operations.reserve import Reserve
 from natsfs.store.memory import MemoryManager, MemoryStore
 from natsfs.store.memory_stream import Publish
 from natsfs.store.model import BucketConfig, Link, ObjectMeta
+from natsfs.store.session import Session
 from natsfs.tree.inodes import ROOT_INO, slot_of
 from tests.fs.world import DEADLINE, in_pieces
 
@@ -446,6 +447,7 @@ async def test_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             raise KeyError("unforeseen")
 
         monkeypatch.setattr(mount.served.running()["bad"], "finish", finish)
-        await Ending(mount.served, 20.0).run()
+        session = SimpleNamespace(config=ServerConfig(timeout=20.0), silence=0.0)
+        await Ending(mount.served, cast(Session, session)).run()
         for name in ("one", "two"):
             assert (await stores[name].get_info("f")).size == 4

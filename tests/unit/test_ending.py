@@ -11,15 +11,18 @@ import pytest
 import trio
 import trio.testing
 
+from natsfs.config import ServerConfig
 from natsfs.filesystem import Served, UnsavedFile
-from natsfs.mount.ending import GRACE, SHORT_GRACE, Ending
+from natsfs.mount.ending import GRACE, HANGS, SHORT_GRACE, SLOW_GRACE, Ending
+from natsfs.store.session import Session
 
 TIMEOUT = 60.0
 
 #: Seconds between two looks of the end, and some for the last of them.
-SLACK = 2.5
+SLACK = 1.5
 
 SILENT = "no answer from the server"
+BUSY = "the server answers, and nothing gets done"
 HELPLESS = "has not taken anything"
 
 
@@ -47,20 +50,39 @@ class Slow:
         return self.unsaved
 
 
-def ended(*filesystems: Slow) -> float:
-    """After how many seconds the end of a mount of these is over."""
+class Speaking:
+    """A session whose server answers pings for so many seconds."""
+
+    config = ServerConfig(timeout=TIMEOUT)
+
+    def __init__(self, seconds: float) -> None:
+        self.begin = trio.current_time()
+        self._end = self.begin + seconds
+
+    @property
+    def silence(self) -> float:
+        return max(0.0, trio.current_time() - self._end)
+
+
+def ended(*filesystems: Slow, speaks_until: float = 0.0) -> float:
+    """After how many seconds the end of a mount of these is over, if the server answers pings for
+    as long as *speaks_until*."""
     served = SimpleNamespace(running=lambda: dict(enumerate(filesystems)))
 
     async def main() -> float:
-        begin = trio.current_time()
-        await Ending(cast(Served, served), TIMEOUT).run()
-        return trio.current_time() - begin
+        session = Speaking(speaks_until)
+        await Ending(cast(Served, served), cast(Session, session)).run()
+        return trio.current_time() - session.begin
 
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 async def hangs(filesystem: Slow) -> None:
     await trio.sleep_forever()
+
+
+async def takes_time(filesystem: Slow) -> None:
+    await trio.sleep(SLOW_GRACE - 1)
 
 
 async def gets_on(filesystem: Slow) -> None:
@@ -79,7 +101,25 @@ async def saves_and_hangs(filesystem: Slow) -> None:
 @pytest.mark.expects_log(SILENT)
 def test_nothing_unsaved() -> None:
     """A5: when all is saved, a mount does not wait for a server that does not answer."""
-    assert ended(Slow(hangs)) < SHORT_GRACE + SLACK
+    assert ended(Slow(hangs)) < max(SHORT_GRACE, HANGS) + SLACK
+
+
+def test_slow() -> None:
+    """A5: a server that answers pings is there, and gets the time to choose a leader."""
+    slow = Slow(takes_time)
+    assert ended(slow, speaks_until=SLOW_GRACE) >= SLOW_GRACE - 1
+
+
+@pytest.mark.expects_log(BUSY)
+def test_too_slow() -> None:
+    """A5: that time is not endless."""
+    assert SLOW_GRACE <= ended(Slow(hangs), speaks_until=100) < SLOW_GRACE + SLACK
+
+
+@pytest.mark.expects_log(SILENT)
+def test_slow_and_gone() -> None:
+    """A5: once it does not even answer pings, there is nothing to wait for."""
+    assert ended(Slow(hangs), speaks_until=SHORT_GRACE) < SHORT_GRACE + HANGS + SLACK
 
 
 def test_getting_on() -> None:
@@ -106,7 +146,7 @@ def test_saved_in_time() -> None:
 async def test_hurry() -> None:
     """W7: whoever is in a hurry waits for nothing."""
     served = SimpleNamespace(running=dict)
-    ending = Ending(cast(Served, served), TIMEOUT)
+    ending = Ending(cast(Served, served), cast(Session, Speaking(0)))
     await ending.hurry()
     with trio.fail_after(1):
         await ending.run()

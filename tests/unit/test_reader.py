@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -315,6 +315,29 @@ async def test_everything_read_is_cached_when_settled(tmp_path: Path) -> None:
             again = ObjectReader(store, cache, "bucket", nursery)
             assert await read_through(again.open(info), info.size) == data
     assert store.reads == []
+
+
+class Stuck(BlockCache):
+    """A cache on a disk that takes nothing."""
+
+    async def put(self, kept: Sequence[Kept], *, direct: bool = True) -> None:
+        await trio.sleep_forever()
+
+
+async def test_a_slow_disk_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R4: what a disk does not take in time is fetched again, and not waited for."""
+    monkeypatch.setattr("natsfs.data.reader.SETTLING", 0.1)
+    store, data = await observed(), pattern(CHUNK)
+    info = await stored(store, data)
+    cache = Stuck(CacheConfig(tmp_path, 100 * MIB, 0.0))
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            shared = ObjectReader(store, cache, "bucket", nursery)
+            assert await read_through(shared.open(info), info.size) == data
+            await shared.settled()
+            nursery.cancel_scope.cancel()
 
 
 async def test_gaps_of_the_cache_are_filled(tmp_path: Path) -> None:

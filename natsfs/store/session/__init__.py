@@ -13,6 +13,8 @@ out of date after the next await.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -25,12 +27,20 @@ from natsfs.store.session.bridge import Bridge, SessionClosed, open_bridge
 from natsfs.store.session.client import Message
 from natsfs.store.session.connection import Connection
 from natsfs.store.session.denials import DENIED, Denials
-from natsfs.store.session.line import Answer, AnswerLost, Line, NoResponders, Request
+from natsfs.store.session.line import (
+    LIVENESS_INTERVAL,
+    Answer,
+    AnswerLost,
+    Line,
+    NoResponders,
+    Request,
+)
 from natsfs.store.session.subscription import Feed, Subscription, flow_control_of
 from natsfs.store.wire import new_nuid
 
 __all__ = [
     "DENIED",
+    "LIVENESS_INTERVAL",
     "Access",
     "Answer",
     "AnswerLost",
@@ -76,6 +86,13 @@ class Session:
     def connected(self) -> bool:
         """Whether there is a connection, as far as is known."""
         return self._line is not None
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the server was heard of last, infinite while there is no connection.  One
+        that lives says something every `LIVENESS_INTERVAL` at least, however slow its JetStream."""
+        line = self._line
+        return time.monotonic() - line.heard_at if line else math.inf
 
     @property
     def url(self) -> str | None:

@@ -137,6 +137,8 @@ class Line:
         self._denials = denials
         self.client = RawClient()
         self.over = asyncio.Event()
+        #: When the server was heard of last, on the loop's clock, which is `time.monotonic`.
+        self.heard_at = asyncio.get_running_loop().time()
         self._prefix = ""
         self._inbox_denied = False
         self._pending: dict[str, tuple[Exchange, int]] = {}
@@ -299,20 +301,35 @@ class Line:
     async def ended(self) -> None:
         """Wait until the connection is dead: closed, or silent for too long."""
         silent, heard = 0, -1
-        ping = asyncio.create_task(self.client.flush(_NEVER))
+        ping = self._ping()
         try:
             while self.client.is_connected and self.client.reads and silent < LIVENESS_LIMIT:
                 if await _within(LIVENESS_INTERVAL, self.over):
                     return
                 received = self.client.stats["in_msgs"]
                 silent = 0 if ping.done() or received != heard else silent + 1
+                if received != heard:
+                    self._note_heard()
                 heard = received
                 if ping.done():
-                    _forget(ping)
-                    ping = asyncio.create_task(self.client.flush(_NEVER))
+                    ping = self._ping()
         finally:
             ping.cancel()
-            _forget(ping)
+
+    def _ping(self) -> asyncio.Task[None]:
+        """Ask the server for a sign of life, and note when it comes."""
+
+        def ended(ping: asyncio.Task[None]) -> None:
+            # An error says no more than that the connection is gone.
+            if not ping.cancelled() and ping.exception() is None:
+                self._note_heard()
+
+        ping = asyncio.create_task(self.client.flush(_NEVER))
+        ping.add_done_callback(ended)
+        return ping
+
+    def _note_heard(self) -> None:
+        self.heard_at = asyncio.get_running_loop().time()
 
     async def close(self) -> None:
         """Fail everything under way and abandon the client with what it has not sent."""
@@ -342,9 +359,3 @@ async def _within(seconds: float, event: asyncio.Event) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
-
-
-def _forget(task: asyncio.Task[None]) -> None:
-    """Take a failed ping's error, which says no more than that the connection is gone."""
-    if task.done() and not task.cancelled():
-        task.exception()

@@ -1,14 +1,18 @@
 """JetStream's API as request and answer, patient with a server that is away for a moment.
 
-Concurrency: an `Api` has no state of its own; any number of tasks may use it.
+Concurrency: an `Api` has no state of its own; any number of tasks may use it.  Calls within an
+attempt of another call, in the same task, end with that one.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import trio
@@ -56,6 +60,9 @@ ATTEMPT_TIMEOUT = 10.0
 #: Seconds that the API may have no listener before the server counts as one without JetStream.
 #: After a start the listeners are there before the first client, so this is for elections.
 SILENCE = 0.5
+
+#: When the time is up for what the present task is doing.
+_END: ContextVar[float] = ContextVar("_END", default=math.inf)
 
 
 class Api:
@@ -125,7 +132,8 @@ class Api:
         silence: float | None = None,
     ) -> T:
         """Call *attempt* with the seconds that it may take until it succeeds, for as long as the
-        session's time-out, or for ever while the session is patient.
+        session's time-out, or for ever while the session is patient.  Within `one_timeout`, or
+        within an attempt of another call, the time is up when it is for that.
 
         Lost answers, lost connections, missing listeners and transient refusals are worth another
         attempt.  With *silence*, missing listeners are so for that many seconds only.
@@ -133,8 +141,23 @@ class Api:
         Errors: `JetStreamUnavailable` (after *silence*), the last error when time is up, and at
         once every other error of *attempt*.
         """
+        with self.one_timeout() as end:
+            return await self._persist(attempt, silence, end)
+
+    @contextmanager
+    def one_timeout(self) -> Iterator[float]:
+        """Have all calls of the block make do with one time-out; gives the moment of its end."""
+        end = min(trio.current_time() + self.timeout, _END.get())
+        token = _END.set(end)
+        try:
+            yield end
+        finally:
+            _END.reset(token)
+
+    async def _persist(
+        self, attempt: Callable[[float], Awaitable[T]], silence: float | None, end: float
+    ) -> T:
         begin = trio.current_time()
-        end = begin + self.timeout
         delay = RETRY_FIRST
         while True:
             left = self.timeout if self.session.patient else end - trio.current_time()

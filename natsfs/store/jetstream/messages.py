@@ -61,6 +61,10 @@ class ChunkMessages:
 
         Errors: those of `Api.persist`, and of the server's answers.
         """
+        with self._api.one_timeout():
+            return await self._fetch(subject, places)
+
+    async def _fetch(self, subject: str, places: Sequence[Place]) -> list[Data] | None:
         found: dict[int, Data] = {}
         if self._may_ask_anyone:
             found = await self._api.persist(lambda _: self._direct(subject, places))
@@ -141,6 +145,10 @@ class ChunkMessages:
 
     async def ask(self, requests: Sequence[bytes], subject: str) -> list[StoredMessage | None]:
         """The message that each of *requests* is for, by direct get and else from the leader."""
+        with self._api.one_timeout():
+            return await self._ask(requests, subject)
+
+    async def _ask(self, requests: Sequence[bytes], subject: str) -> list[StoredMessage | None]:
         found: list[StoredMessage | None] = [None] * len(requests)
         if self._may_ask_anyone:
             direct = [self._request(request) for request in requests]

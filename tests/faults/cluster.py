@@ -24,6 +24,9 @@ T = TypeVar("T")
 #: Seconds until a cluster has to have its leaders: an election takes 4 to 9.
 SETTLE = 60.0
 
+#: Seconds after which a leader who was told to step down and still leads has been elected again.
+ELECTION = 10.0
+
 _CONFIG = """
 server_name: n{number}
 http: "127.0.0.1:{monitor}"
@@ -138,10 +141,23 @@ class Cluster:
     # -- faults -----------------------------------------------------------------------------------
 
     def step_down(self, stream: str) -> None:
-        """Have *stream* choose another leader, and wait for it."""
+        """Have *stream* choose another leader, and wait for it.
+
+        A leader whom nobody follows yet is elected again; it is told once more.
+        """
         before = self.leader(stream)
-        self.api(f"STREAM.LEADER.STEPDOWN.{stream}")
-        self._wait(lambda: self._leader(stream) not in (None, before), f"new leader of {stream}")
+
+        def led_by_another() -> bool:
+            self.api(f"STREAM.LEADER.STEPDOWN.{stream}")
+            changed = time.monotonic() + ELECTION
+            while time.monotonic() < changed:
+                with suppress(NoAnswer):
+                    if self._leader(stream) not in (None, before):
+                        return True
+                time.sleep(0.05)
+            return False
+
+        self._wait(led_by_another, f"new leader of {stream}")
 
     @contextmanager
     def killed(self, *nodes: Server) -> Iterator[None]:

@@ -9,15 +9,20 @@ import base64
 import hashlib
 import os
 import stat
+import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 from tests.mount.foreign import ClientFailed, ForeignClient, go_client, py_client
 from tests.mount.mounting import Mount, Result, natsfs_command, private_environment, run
 
-#: How often a foreign client is asked.
-ATTEMPTS = 4
+T = TypeVar("T")
+
+#: Seconds for which a foreign client is asked again.
+PATIENCE = 60.0
 
 #: By path below the top: what `look` saw there.
 Tree = dict[str, str]
@@ -108,16 +113,20 @@ def files_of(tree: Tree) -> dict[str, str]:
 
 
 def stored(client: ForeignClient) -> dict[str, str]:
-    """The digests of all objects but markers of directories, as *client* lists them.
+    """The digests of all objects but markers of directories, as *client* lists them."""
+    return patiently(lambda: _digests(client))
 
-    It asks again when it is not answered: nats-py gives a server that was frozen a moment ago 5 s.
-    """
-    for _ in range(ATTEMPTS - 1):
+
+def patiently(ask: Callable[[], T]) -> T:
+    """What a foreign client answers.  It is asked again when it fails: of a cluster whose servers
+    were frozen a moment ago, nats-py hears 503 several times in a second, or nothing for 20 s."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
         try:
-            return _digests(client)
+            return ask()
         except ClientFailed:
-            continue
-    return _digests(client)
+            if time.monotonic() > deadline:
+                raise
 
 
 def _digests(client: ForeignClient) -> dict[str, str]:

@@ -25,7 +25,7 @@ from natsfs.server import Server
 from tests.mount.mounting import PACKAGE_ROOT, Mount, refused, run, wait_until
 
 from .cluster import Cluster
-from .ground import Ground, files_of, look, stored
+from .ground import Ground, files_of, look, patiently, stored
 
 pytestmark = [pytest.mark.server, pytest.mark.mount, pytest.mark.timeout(180)]
 
@@ -190,10 +190,9 @@ def upload(
         program.stdin.close()
         assert program.wait(300) == 0, program.stderr.read().decode() + mount.log_text()
     cluster.settled(stream)
-    assert (
-        hashlib.sha256(ground.go(another(cluster, own).url).get("large")).digest()
-        == expected.digest()
-    )
+    go = ground.go(another(cluster, own).url)
+    body = patiently(lambda: go.get("large"))
+    assert hashlib.sha256(body).digest() == expected.digest()
     assert path.stat().st_size == size
     assert hashlib.sha256(path.read_bytes()).digest() == expected.digest()
     assert os.listdir(mount.directory) == ["large"]
@@ -291,7 +290,7 @@ def test_exclusive_creation(cluster: Cluster, ground: Ground) -> None:
     pipe = subprocess.PIPE
     programs = [subprocess.Popen([*argv, mount], stdout=pipe, text=True) for mount in mounts]
     cluster.step_down(f"OBJ_{ground.bucket}")
-    won = [number for program in programs for number in program.communicate(timeout=90)[0].split()]
+    won = [number for program in programs for number in program.communicate(timeout=120)[0].split()]
     assert [program.returncode for program in programs] == [0, 0, 0]
     assert sorted(won, key=int) == [str(number) for number in range(40)]
     # The consumers of 2.9 leave out messages of a replicated stream now and then, which is found by
@@ -328,15 +327,23 @@ def test_frozen_follower(cluster: Cluster, ground: Ground) -> None:
     for name, body in bodies.items():
         (writer / name).write_bytes(body)
     cluster.settled(stream)
+    usual = reading_time(ground.mount(url=leader.url, fresh=True), bodies)
     reader = ground.mount(url=leader.url, fresh=True)
-    begin = time.monotonic()
     with cluster.frozen(cluster.followers(stream)[0]):
+        # Some 12 of these 36 direct gets are drawn for the frozen server, for 3 s each.
+        assert reading_time(reader, bodies) < 15 + 2 * usual
         for name, body in bodies.items():
-            assert (reader.directory / name).read_bytes() == body
             assert (writer / name).read_bytes() == body
         (writer / "new").write_bytes(b"new")
-    assert time.monotonic() - begin < 15
     wait_until((reader.directory / "new").exists, "what was written meanwhile")
+
+
+def reading_time(mount: Mount, bodies: dict[str, bytes]) -> float:
+    """How many seconds it takes to read all of *bodies*, which is what must be there."""
+    begin = time.monotonic()
+    for name, body in bodies.items():
+        assert (mount.directory / name).read_bytes() == body
+    return time.monotonic() - begin
 
 
 # -- no quorum for longer than anybody waits ------------------------------------------------------
@@ -366,6 +373,7 @@ def test_without_quorum(cluster: Cluster, ground: Ground) -> None:
     wait_until(
         lambda: stored(foreign).keys() == set(os.listdir(mount.directory)) - {"d"},
         "the mount shows what the bucket has",
+        90,
     )
     assert "later" in os.listdir(mount.directory)
 
@@ -395,4 +403,6 @@ def _works(path: Path) -> bool:
         if error.errno != errno.EIO:
             raise
         return False
-    return run(["cat", path]).check() == "later"
+    read = run(["cat", path])
+    assert read.out in ("", "later")
+    return read.status == 0 and read.out == "later"

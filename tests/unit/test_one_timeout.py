@@ -52,22 +52,22 @@ class Server:
         return [RequestTimeout("no answer")] * len(requests)
 
 
-async def commit(store: JetStreamStore) -> object:
-    return await store.commit([MetaWrite(INFO, 0)])
+async def commit(store: JetStreamStore) -> None:
+    await store.commit([MetaWrite(INFO, 0)])
 
 
-async def rename(store: JetStreamStore) -> object:
-    return await store.commit([MetaWrite(INFO, 0), MetaWrite(OTHER, 3)])
+async def rename(store: JetStreamStore) -> None:
+    await store.commit([MetaWrite(INFO, 0), MetaWrite(OTHER, 3)])
 
 
-async def upload(store: JetStreamStore) -> object:
+async def upload(store: JetStreamStore) -> None:
     draft = store.draft("f")
     await draft.write(bytes(300_000))
-    return await draft.flush()
+    await draft.flush()
 
 
-async def read(store: JetStreamStore) -> object:
-    return await store.read(INFO, 0, 10)
+async def read(store: JetStreamStore) -> None:
+    await store.read(INFO, 0, 10)
 
 
 INFO = ObjectInfo("f", "b", "$O.b.M.Zg==", nuid="n", size=300_000, chunks=3, max_chunk_size=131072)
@@ -79,7 +79,7 @@ OTHER = ObjectInfo("g", "b", "$O.b.M.Zw==", nuid="n")
 
 @pytest.mark.parametrize("denies", [False, True], ids=["silent", "nobody listens"])
 @pytest.mark.parametrize("call", [commit, rename, upload, read])
-def test_one_timeout(call: Callable[[JetStreamStore], Awaitable[object]], denies: bool) -> None:
+def test_one_timeout(call: Callable[[JetStreamStore], Awaitable[None]], denies: bool) -> None:
     """A5: whatever a call asks to find out what became of an attempt, it ends within one time-out,
     and not after one more for each thing that it asks."""
 

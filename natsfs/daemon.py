@@ -92,11 +92,12 @@ def run_in_background(
     hearing, saying = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    with _terminable():
+    with _terminable(), _held_signals() as release:
         child = os.fork()
         if child == 0:
-            _be_the_child(work, describe, saying, output)
+            _be_the_child(work, describe, saying, output, release)
         try:
+            release()
             os.close(saying)
             os.close(output)
             said = _hear(hearing, progress)
@@ -118,6 +119,21 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _held_signals() -> Iterator[Callable[[], None]]:
+    """Hold back SIGINT and SIGTERM until the end, or until what this gives is called: what arrives
+    at the moment of a fork would leave a child that nobody ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    try:
+        yield release
+    finally:
+        release()
 
 
 def interrupt_on_sigterm() -> None:
@@ -191,11 +207,13 @@ def _be_the_child(
     describe: Callable[[BaseException], Failure],
     saying: int,
     output: int,
+    release_signals: Callable[[], None],
 ) -> NoReturn:
     """Do the *work* and end the process; never return into the parent's code."""
     status = 2
     try:
         interrupt_on_sigterm()
+        release_signals()
         ready = _Announcement(saying)
         failure = _failure_of(lambda: work(ready), describe, saying, output)
         if failure is not None and not ready.said:

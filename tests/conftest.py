@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import signal
 import subprocess
 from collections.abc import Generator, Iterator
 from functools import cache
@@ -33,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts its background jobs, which the tests may be, with SIGINT ignored, and so would
+    # be all programs that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers",
         "expects_log(pattern): the test must log a warning or worse that the pattern is found in",

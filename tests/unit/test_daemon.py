@@ -39,9 +39,21 @@ def note(name, what=""):
 def describe(exc):
     return Failure(7, f"described {type(exc).__name__}", isinstance(exc, ZeroDivisionError))
 
+fork = os.fork
+
+def fork_and_meet(number):
+    child = fork()
+    if child:
+        note("forked", child)
+        os.kill(os.getpid(), number)
+    return child
+
 def work(ready):
     note("pid", os.getpid())
 WORK
+
+if len(sys.argv) > 2:
+    os.fork = lambda: fork_and_meet(int(sys.argv[2]))
 
 try:
     outcome = run_in_background(
@@ -62,10 +74,10 @@ class Program:
 
     directory: Path
 
-    def start(self, work: str) -> subprocess.Popen[str]:
+    def start(self, work: str, *arguments: str) -> subprocess.Popen[str]:
         text = PROGRAM.replace("WORK", textwrap.indent(textwrap.dedent(work), "    "))
         return subprocess.Popen(
-            [sys.executable, "-c", text, str(self.directory)],
+            [sys.executable, "-c", text, str(self.directory), *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -244,6 +256,15 @@ def test_parent_is_ended(program: Program, number: signal.Signals, status: int) 
     assert process.returncode == status
     assert program.noted("cleaned") == ""
     assert not is_running(program.child)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_parent_is_ended_as_it_forks(program: Program, number: signal.Signals) -> None:
+    """A parent that is ended at the very moment of the fork leaves no child."""
+    with program.start("time.sleep(60)", str(int(number))) as process:
+        child = int(program.noted("forked"))
+        process.wait(PATIENCE)
+    assert not is_running(child)
 
 
 def test_parent_is_killed(program: Program) -> None:

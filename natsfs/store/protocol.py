@@ -290,6 +290,7 @@ _ERRORS: Mapping[int, type[NatsfsError]] = MappingProxyType(
         10028: NoSpaceError,  # the server's memory
         10047: NoSpaceError,  # the server's storage
         10037: NotFoundError,  # no message
+        10043: NotFoundError,  # none to be deleted
         10039: JetStreamUnavailable,  # not for this account
         10076: JetStreamUnavailable,  # not on this server
         10052: InvalidArgument,  # a setting that the server does not accept

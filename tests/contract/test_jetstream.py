@@ -48,7 +48,8 @@ from natsfs.store.session.client import Message
 from natsfs.store.wire import chunk_subject
 from tests.contract.foreign import SocketForeign
 from tests.contract.objects import CHUNK, SMALL, Source, chunks_of, content, content_of, get, put
-from tests.faults.proxy import Once, Proxy, nothing
+from tests.faults import proxy as proxies
+from tests.faults.proxy import Fate, Once, Proxy, nothing
 from tests.in_trio import Resource
 
 pytestmark = pytest.mark.server
@@ -198,6 +199,21 @@ async def test_lost_chunk(
     info = await put(disturbed, "a", content(size))
     assert lost.done.is_set()
     assert await get(direct, "a") == content(size)
+    assert (await direct.status()).messages == info.chunks + 1
+
+
+async def test_lost_chunk_and_a_lost_deletion(
+    direct: JetStreamStore, disturbed: JetStreamStore, proxy: Proxy
+) -> None:
+    """W2, A5: a chunk that came too early, and was deleted by a request whose answer is lost, is
+    gone when it is to be deleted again, and is sent again like all others."""
+    lost = Once(lambda frame: b"Nats-Msg-Id: " in frame and b".3\r\n" in frame)
+    deletion = proxies.Answer(lambda frame: b"STREAM.MSG.DELETE." in frame, Fate.LOSE)
+    proxy.up = lambda frame: Fate.LOSE if lost(frame) is Fate.LOSE else deletion.request(frame)
+    proxy.down = deletion.answer
+    info = await put(disturbed, "a", content(600 * CHUNK))
+    assert deletion.done.is_set()
+    assert await get(direct, "a") == content(600 * CHUNK)
     assert (await direct.status()).messages == info.chunks + 1
 
 

@@ -135,6 +135,12 @@ class DeletedBucket(NatsfsError):
     level = logging.DEBUG
 
 
+class ReplacedBucket(NatsfsError):
+    """What is to be changed was in a bucket that was deleted; there is another one of its name."""
+
+    errno = errno.ESTALE
+
+
 class BucketGone(BucketNotFoundError):
     """The root of a mount whose bucket was deleted under it, which was logged when it happened."""
 

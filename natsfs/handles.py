@@ -42,12 +42,14 @@ class OpenFile:
     *replaces* is the nuid of the version that its commit may replace without anybody losing what
     they wrote, empty for none: *base*, or what a rename put it in the place of.  *appended_from* is
     where the bytes begin that were appended since the last commit; None once anything else was done
-    to its bytes.  *refused* says that it gave way to another client's version (A4).
+    to its bytes.  *refused* says that it gave way to another client's version (A4).  *bucket* is
+    the identity of the bucket that it is a file of: it is never stored in another of its name.
     """
 
     __slots__ = (
         "appended_from",
         "base",
+        "bucket",
         "changes",
         "committed",
         "content",
@@ -63,8 +65,9 @@ class OpenFile:
         "troubled",
     )
 
-    def __init__(self, leaf: Leaf, base: ObjectInfo | None) -> None:
+    def __init__(self, leaf: Leaf, base: ObjectInfo | None, bucket: str = "") -> None:
         self.leaf = leaf
+        self.bucket = bucket
         self.base = base
         self.content: Content | None = None
         self.handles: set[FileHandle] = set()

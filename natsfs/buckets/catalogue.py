@@ -55,6 +55,7 @@ from natsfs.store.model import (
     Updated,
     Upgrade,
     WatchEvent,
+    identity_of,
 )
 from natsfs.store.primitives import Draft
 from natsfs.store.wire import meta_subject
@@ -140,6 +141,10 @@ class Catalogue(ObjectStore):
     @property
     def bucket(self) -> str:
         return NAME
+
+    @property
+    def identity(self) -> str:
+        return identity_of("", self._created_ns)
 
     async def commit(self, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
         """Create or delete one bucket.

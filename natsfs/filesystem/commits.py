@@ -23,6 +23,7 @@ from natsfs.errors import (
     ConflictError,
     ConflictKnown,
     OutOfMemory,
+    ReplacedBucket,
     StaleVersion,
     WrongRevision,
 )
@@ -68,13 +69,16 @@ class Commits:
         Nothing happens for a file that is clean, or has no name any more (W5).
         Errors: those of `ObjectStore.upload_version` and, for bytes never rewritten, of `read`;
         `ConflictError` (another client stored a version meanwhile, and this mount gives way);
+        `ReplacedBucket` (the one that it was opened in is gone, and there is another);
         `OutOfMemory`.
         """
         async with file.lock:
             if file.refused:
-                raise ConflictKnown("the file gave way to another client's version")
+                raise ConflictKnown("the file gave way to another version, or bucket")
             if not file.dirty:
                 return
+            if file.bucket != self._m.store.identity:
+                raise ReplacedBucket(f"{file.leaf.object_name!r} was written to an earlier bucket")
             leaf = file.leaf
             async with self._m.reservations.hold(lambda: name_of(leaf.heir)):
                 if leaf.heir.parent is not None and file.dirty:

@@ -252,7 +252,7 @@ class Files:
 
     def _acquire(self, leaf: Leaf) -> OpenFile:
         if leaf.file is None:
-            leaf.file = OpenFile(leaf, leaf.info)
+            leaf.file = OpenFile(leaf, leaf.info, self._m.store.identity)
             if leaf.info is not None:
                 self._m.purger.hold(leaf.info.nuid)
         file = leaf.file

@@ -193,7 +193,7 @@ class Recovery:
         Errors: `NoSpaceError`, `CacheError` (this host's disk)."""
         state = salvaged.state
         below = version_below(state, self._m.store.bucket)
-        file = OpenFile(leaf, below)
+        file = OpenFile(leaf, below, self._m.store.identity)
         try:
             file.content = salvaged.content(self._m.journal)
         except BaseException:

@@ -165,8 +165,6 @@ class Mounted:
     tree_directory: Path | None = None
     #: Called when the bucket was found to be gone.
     on_gone: Callable[[], None] = lambda: None
-    #: The identity of the bucket to which programs wrote what is not stored yet.
-    written_to: str = ""
     #: Called when the credentials were found to allow something else than was known, or may do so.
     on_doubtful_rights: Callable[[], None] = lambda: None
     #: Whether close(2) returns when the bytes are in the journal (W8).
@@ -178,7 +176,6 @@ class Mounted:
     def adopt(self, status: BucketStatus) -> None:
         """Go by the settings that the bucket has now (A6), and by the server's clock."""
         self.status = status
-        self.written_to = self.written_to or status.identity
         self.atomic = status.allow_atomic
         self.max_age_ns = round((status.ttl or 0) * 1e9)
         self.clock_ahead_ns = status.asked_ns - time.time_ns() if status.asked_ns else 0

@@ -27,6 +27,7 @@ from natsfs.errors import (
     NoSpaceError,
     QuotaExceededError,
     ReadOnlyError,
+    ReplacedBucket,
     RequestTimeout,
     StaleNode,
     StaleVersion,
@@ -87,9 +88,6 @@ class Unsaved:
         self._due: dict[OpenFile, int] = {}
         self._due_bytes = 0
         self._wake = trio.Event()
-        #: Whether the server is away, as far as is known: then it is asked which bucket there is
-        #: before anything is sent, since that may be another one when it is back.
-        self._away = False
         #: Held by whoever saves what is due, so that nothing is overtaken.
         self._saving = trio.Lock()
 
@@ -150,9 +148,12 @@ class Unsaved:
         self._take_out(file)
         try:
             await self._commits.commit(file)
+        except ReplacedBucket:
+            await self._keep(file, closed=True)
+            self._part_with(file)
+            raise
         except NatsfsError as error:
             # The program hears that it failed; what it wrote stays, and is tried again.
-            self._away = self._away or isinstance(error, _AWAY)
             if not isinstance(error, ReadOnlyError | ConflictError):
                 await self._keep(file, closed=closed)
             raise
@@ -201,13 +202,10 @@ class Unsaved:
                         break
             if trio.current_time() >= retry_at:
                 async with self._saving:
-                    if self._is_another_bucket() or self._due or self._commits.waiting:
-                        await self._try_all()
+                    await self._try_all()
                 retry_at = trio.current_time() + RETRY
 
     async def _try_all(self) -> None:
-        if await self._look_at_bucket() is not None:
-            return
         for file in self._all_waiting():
             if await self._try(file) is not None:
                 break
@@ -217,13 +215,6 @@ class Unsaved:
         then has to wait, too."""
         if self._has_gone(file):
             return None
-        if self._away or self._is_another_bucket():
-            error = await self._look_at_bucket()
-            if error is not None:
-                self._tell(file, error)
-                return error
-            if file not in self._due and file not in self._commits.waiting:
-                return None  # it was set aside
         in_order = file in self._due
         self._take_out(file)
         if is_open_for_writing(file):
@@ -242,8 +233,6 @@ class Unsaved:
 
         Cancelling it leaves what is not saved in the journal.
         """
-        if self._commits.waiting:
-            await self._look_at_bucket()
         for file in self._all_waiting(files):
             await self._commit_or_keep(file)
             self._commits.let_go(file)
@@ -257,32 +246,6 @@ class Unsaved:
         self._commits.waiting.discard(file)
         self._commits.let_go(file)
         return True
-
-    def _is_another_bucket(self) -> bool:
-        return self._m.status.identity != self._m.written_to
-
-    async def _look_at_bucket(self) -> NatsfsError | None:
-        """See which bucket this is; what prevents that is given back.
-
-        If it is another one now, what waits was written to one that is gone, and to store it here
-        may not be what anybody wants.  What is open goes on.
-
-        While files wait that is one request in `RETRY` seconds.
-        """
-        try:
-            identity = (await self._m.store.status()).identity
-        except NatsfsError as error:
-            return error
-        self._away = False
-        before, self._m.written_to = self._m.written_to, identity
-        if before == identity:
-            return None
-        for file in self._all_waiting():
-            if not (self._has_gone(file) or file.handles or file.lock.locked()):
-                self._take_out(file)
-                self._give_up(file, FORMER, promised=True)
-                self._commits.let_go(file)
-        return None
 
     def abandon(self, files: list[OpenFile]) -> None:
         """Forget what *files* and those that wait have on local disk: there is no bucket for it."""
@@ -319,6 +282,10 @@ class Unsaved:
         except ReadOnlyError as error:
             self._give_up(file, str(error), promised=promised)
             return error
+        except ReplacedBucket as error:
+            await self._keep(file, closed=True)
+            self._part_with(file)
+            return error
         except ConflictError as error:
             log.error("%s", error)
             if promised:
@@ -328,7 +295,6 @@ class Unsaved:
             if promised and _is_final(error):
                 self._give_up(file, f"what the bucket had of it is gone: {error}", promised=True)
                 return error
-            self._away = self._away or isinstance(error, _AWAY)
             self._tell(file, error)
             self._commits.waiting.add(file)
             await self._journaling.kept(file, closed=True)
@@ -371,6 +337,13 @@ class Unsaved:
             parent, name_there = leaf.parent, leaf.name
             changes = self._m.namespace.detach(leaf)
             self._m.notifier.changed([EntryChange(parent, name_there, gone=leaf), *changes])
+
+    def _part_with(self, file: OpenFile) -> None:
+        """What is in *file* was written to a bucket that is gone.  To store it in another one of
+        its name may not be what anybody wants; whoever has it open is told so again."""
+        if is_named(file):
+            self._give_up(file, FORMER, promised=True)
+        file.refused = True
 
     def _set_aside(self, file: OpenFile, trouble: str) -> None:
         """No close(2) has told anybody that *file* would not be stored."""

@@ -52,6 +52,7 @@ from natsfs.store.model import (
     Survey,
     Upgrade,
     WatchEvent,
+    identity_of,
 )
 from natsfs.store.primitives import Draft
 from natsfs.store.streams import stream_config
@@ -62,6 +63,7 @@ from natsfs.store.wire import (
     complete,
     meta_subject,
     render_info,
+    stream_name,
 )
 
 #: How many messages one atomic batch may have (protocol.md 2.5).
@@ -78,6 +80,10 @@ class MemoryStore(ObjectStore):
     @property
     def bucket(self) -> str:
         return self.stream.config.bucket
+
+    @property
+    def identity(self) -> str:
+        return identity_of(stream_name(self.bucket), self.stream.created_ns)
 
     @property
     def timeout(self) -> float:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from natsfs.errors import InvalidArgument, ReadOnlyError, WrongRevision
+from natsfs.errors import InvalidArgument, ReadOnlyError, ReplacedBucket, WrongRevision
 from natsfs.store.memory_stream import MemoryStream, Message, Publish
 from natsfs.store.model import DEFAULT_CHUNK_SIZE, MetaWrite, ObjectInfo
 from natsfs.store.primitives import Data, Draft, Place
@@ -26,6 +26,10 @@ class Host(Protocol):
     """What a draft needs from its store."""
 
     stream: MemoryStream
+
+    @property
+    def identity(self) -> str:
+        """`ObjectStore.identity`."""
 
     async def begin(self, operation: str, name: str) -> None:
         """`MemoryManager.begin`, then make sure that the bucket exists."""
@@ -46,6 +50,7 @@ class MemoryDraft(Draft):
         if max_chunk_size < 0:
             raise InvalidArgument(f"chunk size {max_chunk_size}")
         self._host = host
+        self._identity = host.identity
         self._name = name
         bucket, size = host.stream.config.bucket, max_chunk_size or DEFAULT_CHUNK_SIZE
         self._info = ObjectInfo("", bucket, "", nuid=new_nuid(), max_chunk_size=size)
@@ -100,7 +105,7 @@ class MemoryDraft(Draft):
         lost: WrongRevision | None = None
         while True:
             writes = await place(version, lost)
-            await self._host.begin("place", name)
+            await self._begin("place")
             try:
                 return await self._host.store_metas(writes)
             except WrongRevision as error:
@@ -110,8 +115,14 @@ class MemoryDraft(Draft):
         with suppress(ReadOnlyError):  # sealed meanwhile: then they stay
             self._host.stream.purge(self._subject)
 
+    async def _begin(self, operation: str) -> None:
+        """Errors: those of `MemoryManager.begin`, `ReplacedBucket`."""
+        await self._host.begin(operation, self._name)
+        if self._host.identity != self._identity:
+            raise ReplacedBucket(f"there is another bucket where {self._name!r} was to be stored")
+
     async def _store(self, count: int) -> None:
-        await self._host.begin("upload", self._name)
+        await self._begin("upload")
         self._asked = True
         for _ in range(count):
             chunk = self._window[0]

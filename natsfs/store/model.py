@@ -192,7 +192,12 @@ class BucketStatus:
     @property
     def identity(self) -> str:
         """What tells this bucket from others, and from its namesakes before it was re-created."""
-        return f"{self.stream}@{self.created_ns}"
+        return identity_of(self.stream, self.created_ns)
+
+
+def identity_of(stream: str, created_ns: int) -> str:
+    """`BucketStatus.identity`."""
+    return f"{stream}@{created_ns}"
 
 
 @dataclass(frozen=True, slots=True)

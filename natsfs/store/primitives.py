@@ -109,6 +109,14 @@ class Primitives(Protocol):
 
     @property
     @abstractmethod
+    def identity(self) -> str:
+        """The bucket that changes are for (`BucketStatus.identity`): that which the newest watch
+        tells of, and before any, that which was opened.  Another one of its name is left alone:
+        drafts that were begun before it was watched, and changes that are on their way when that is
+        found, fail with `ReplacedBucket`."""
+
+    @property
+    @abstractmethod
     def timeout(self) -> float:
         """Seconds that one call may wait for its answer, reconnecting included."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,7 +18,7 @@ import pytest
 
 from natsfs.server import Server
 from tests.faults.ground import files_of, look, stored
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import Once, Proxy
 from tests.mount.conftest import Mounter, required
 from tests.mount.foreign import ForeignClient, go_client, js_client, py_client
 from tests.mount.mounting import Mount, natsfs_command, refused, run, wait_until
@@ -292,3 +294,59 @@ def test_made_again_while_files_wait(line: Line) -> None:
     assert run(command, env=line.environment, timeout=60).check().startswith("2 files are saved.")
     assert line.py.get("kept") == b"by another"
     assert len(line.py.names()) == 4
+
+
+#: What programs may be at when the line is cut.
+UNDER_WAY = {
+    "a small file": 'write("new", b"mine")',
+    "a file replaced": 'write("kept", b"mine")',
+    "a large file": 'write("new", bytes(9 << 20))',
+    "a directory": 'os.mkdir("new")',
+    "a removal": 'os.unlink("kept")',
+    "a rename": 'os.rename("kept", "new")',
+    "a mode": 'os.chmod("kept", 0o600)',
+}
+
+#: Does one of these in its directory, and says what that came to.
+PROGRAM = """
+import errno, os, pathlib
+write = lambda name, data: pathlib.Path(name).write_bytes(data)
+try:
+    {work}
+    print("done")
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+
+
+#: Those that are not tried every time.
+AT_NIGHT = ("a file replaced", "a directory", "a removal", "a mode")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param(w, marks=[pytest.mark.nightly] if w in AT_NIGHT else []) for w in UNDER_WAY],
+)
+def test_made_again_during_a_change(what: str, line: Line) -> None:
+    """A6, W7: a change that was under way when the line was cut, and that is tried again when it is
+    back, does not go into the bucket that was made meanwhile: the program hears of it, and what
+    it wrote waits for `natsfs recover`."""
+    line.mount.expect_trouble("another bucket of its name|written to an earlier bucket")
+    line.mount.expect_trouble("could not be saved and stay in the journal")
+    line.fill()
+    sent = line.proxy.up = Once(lambda frame: frame.startswith(b"HPUB $O."))
+    code = PROGRAM.format(work=UNDER_WAY[what])
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=line.top, stdout=subprocess.PIPE, text=True) as program:
+        assert sent.done.wait(20)
+        with line.cut():
+            line.py.drop()
+            line.py.create()
+            line.py.put("kept", b"by another")
+        said, _ = program.communicate(timeout=60)
+    assert said == "ESTALE\n"
+    wait_until(line.is_exact, "the bucket's tree")
+    assert line.py.names() == ["kept"]
+    assert line.py.get("kept") == b"by another"
+    (line.top / "kept").write_bytes(b"again")
+    assert line.py.get("kept") == b"again"

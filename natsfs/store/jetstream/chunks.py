@@ -77,6 +77,8 @@ class ChunkWriter:
         self.count = 0
         self.waiting = 0
         self.sent = False
+        #: The bucket that they are for, and no other of its name.
+        self.identity = bucket.identity
         self._what = what
         self._nuid = nuid
         self._bucket = bucket
@@ -140,8 +142,10 @@ class ChunkWriter:
                 last = chained
             else:
                 requests[index + 1] = chained
+        api = self._bucket.api
+        await api.persist(lambda timeout: self._bucket.still(self.identity, timeout))
         self.sent = True
-        timeout = attempt_timeout(self._bucket.api.timeout)
+        timeout = attempt_timeout(api.timeout)
         answers = await self._session.exchange([*requests, last], timeout=timeout)
         # Unless `chained` says otherwise, `flush` repeats what may be there.
         self._repeated = True
@@ -175,6 +179,7 @@ class ChunkWriter:
 
     async def _attempt(self, timeout: float) -> None:
         todo = [chunk for chunk in self._window if not chunk.sequence]
+        await self._bucket.still(self.identity, timeout)
         self.sent = True
         answers = await self._session.exchange(self._requests(todo), timeout=timeout)
         errors = self._note(todo, answers)
@@ -228,9 +233,8 @@ class ChunkWriter:
         verb = f"STREAM.MSG.DELETE.{self._bucket.stream}"
         for chunk in early:
             try:
-                await self._bucket.api.ask(
-                    self._what, verb, {"seq": chunk.sequence, "no_erase": True}
-                )
+                wanted = {"seq": chunk.sequence, "no_erase": True}
+                await self._bucket.change(self.identity, self._what, verb, wanted)
             except NotFoundError:
                 log.debug("chunk %d was deleted by an attempt before", chunk.sequence)
             # The old id would be answered with the old sequence.

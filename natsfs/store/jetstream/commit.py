@@ -82,20 +82,22 @@ class Committer:
         return await self.store([self.plan(write) for write in writes])
 
     async def store(
-        self, metas: Sequence[Planned], *, lost: bool = False
+        self, metas: Sequence[Planned], *, identity: str = "", lost: bool = False
     ) -> tuple[ObjectInfo, ...]:
-        """Publish *metas* as `ObjectStore.commit` does, and return their infos as stored.  *lost*
-        says that they may have been published before."""
+        """Publish *metas* as `ObjectStore.commit` does, and return their infos as stored.  They are
+        for the bucket *identity*, by default that of today.  *lost* says that they may have been
+        published before."""
+        identity = identity or self._bucket.identity
         if len(metas) > 1 and self.may_batch(len(metas)):
             try:
-                last = await self._publish(metas, lost)
+                last = await self._publish(metas, identity, lost)
             except ServerRefused as error:
                 if error.err_code != ATOMIC_DISABLED:
                     raise
                 await self._bucket.refresh()
             else:
                 return self.stored(metas, range(last - len(metas) + 1, last + 1))
-        return self.stored(metas, [await self._publish([meta], lost) for meta in metas])
+        return self.stored(metas, [await self._publish([meta], identity, lost) for meta in metas])
 
     def may_batch(self, count: int) -> bool:
         """Whether *count* messages can be one atomic batch."""
@@ -121,7 +123,8 @@ class Committer:
         what, verb = f"what is on {subject}", f"STREAM.PURGE.{self._bucket.stream}"
         # The server drops what lies below "seq".
         below = {} if last is None else {"seq": last + 1}
-        answer = await self._api.ask(what, verb, {"filter": subject, **below})
+        wanted = {"filter": subject, **below}
+        answer = await self._bucket.change(self._bucket.identity, what, verb, wanted)
         return int(answer.get("purged", 0))
 
     async def refusal(self) -> str | None:
@@ -148,15 +151,17 @@ class Committer:
             meta.info.stored(revision, now) for meta, revision in zip(metas, revisions, strict=True)
         )
 
-    async def _publish(self, metas: Sequence[Planned], lost: bool) -> int:
-        """Publish *metas*, as one atomic batch where they are more than one, and return the
-        sequence of the last.  *lost* says that they may have been published before.
+    async def _publish(self, metas: Sequence[Planned], identity: str, lost: bool) -> int:
+        """Publish *metas* to the bucket *identity*, as one atomic batch where they are more than
+        one, and return the sequence of the last.  *lost* says that they may have been published
+        before.
 
         Errors: those of `ObjectStore.commit`; `ServerRefused` with `ATOMIC_DISABLED`.
         """
 
         async def attempt(timeout: float) -> int:
             nonlocal lost
+            await self._bucket.still(identity, timeout)
             if lost and (last := await self._applied(metas)):
                 return last
             try:

@@ -246,7 +246,8 @@ class JetStreamDraft(Draft):
         while True:
             self._meta_sent = True
             try:
-                return await self._committer.store(metas, lost=lost)
+                identity = self._chunks.identity
+                return await self._committer.store(metas, identity=identity, lost=lost)
             except WrongRevision as error:
                 metas, lost = await self._decide(place, error), False
 

@@ -60,6 +60,10 @@ class JetStreamStore(ObjectStore):
         return self._bucket.name
 
     @property
+    def identity(self) -> str:
+        return self._bucket.identity
+
+    @property
     def timeout(self) -> float:
         return self._api.timeout
 

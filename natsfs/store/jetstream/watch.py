@@ -80,7 +80,7 @@ class Watcher:
                     begun, self._behind = True, True
                     self._delivered, self._after = self._after, 0
                     self._revision = status.last_revision
-                    created_ns = status.created_ns
+                    created_ns, self._bucket.identity = status.created_ns, status.identity
                     begin = Resumed if resumed else Restarted
                     yield begin(created_ns, consumer.pending)
                     if not consumer.pending and self._delivered >= self._goal:

@@ -107,6 +107,11 @@ class Links:
         return self.session.connected
 
     @property
+    def losses(self) -> int:
+        """`Session.losses`, those of links included."""
+        return self.session.losses + self._pool.losses
+
+    @property
     def url(self) -> str | None:
         """`Session.url`."""
         return self.session.url

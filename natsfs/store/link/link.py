@@ -59,6 +59,8 @@ class Link:
     def __init__(self, access: Access, opened: Opened, inbox: str, shelf: Shelf) -> None:
         self.access = access
         self.over = False
+        #: Called when it ends, before its requests fail.
+        self.on_end: Callable[[], None] = lambda: None
         self._transport = opened.transport
         self._receiver = opened.receiver
         self._receiver.lend = self._lend
@@ -267,6 +269,7 @@ class Link:
         if self.over:
             return
         self.over = True
+        self.on_end()
         log.debug("the link to %s is over: %s", self.access.address, reason)
         self._pending.fail(_lost)
         self._room.set()

@@ -64,6 +64,8 @@ class Pool:
         self._session = session
         self.nursery = nursery
         self._access: Access | None = None
+        #: How many links have ended.
+        self.losses = 0
         self._small = Group(1)
         self._bulk = Group(BULK_LINKS)
         self._shelf = Shelf()
@@ -98,6 +100,9 @@ class Pool:
                 self.choose(bulk=False)
             await self._session.changed()
 
+    def _count(self) -> None:
+        self.losses += 1
+
     def _retire(self) -> None:
         for group in (self._small, self._bulk):
             for link in group.links:
@@ -120,6 +125,7 @@ class Pool:
         finally:
             group.opening -= 1
         self._delay = RETRY_FIRST
+        link.on_end = self._count
         if access != self._access:
             link.retire()
         else:

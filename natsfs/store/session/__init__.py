@@ -95,6 +95,11 @@ class Session:
         return time.monotonic() - line.heard_at if line else math.inf
 
     @property
+    def losses(self) -> int:
+        """How often a connection was lost: while that stays the same, nothing was missed."""
+        return self._connection.losses
+
+    @property
     def url(self) -> str | None:
         """The server that the session is connected to, without secrets; None while it is not."""
         line = self._line

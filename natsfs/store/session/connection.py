@@ -33,6 +33,8 @@ class Connection:
 
     def __init__(self, config: ServerConfig, denials: Denials, changed: Callable[[], None]) -> None:
         self.current: Line | None = None
+        #: How many lines have ended.
+        self.losses = 0
         self._config = config
         self._denials = denials
         self._changed = changed
@@ -103,6 +105,7 @@ class Connection:
 
     async def _hang_up(self, line: Line) -> None:
         self.current = None
+        self.losses += 1
         self._available.clear()
         self._changed()
         await line.close()

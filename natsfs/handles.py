@@ -65,7 +65,7 @@ class OpenFile:
         "troubled",
     )
 
-    def __init__(self, leaf: Leaf, base: ObjectInfo | None, bucket: str = "") -> None:
+    def __init__(self, leaf: Leaf, base: ObjectInfo | None, bucket: str) -> None:
         self.leaf = leaf
         self.bucket = bucket
         self.base = base

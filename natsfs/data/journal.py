@@ -24,7 +24,7 @@ from pathlib import Path
 import trio
 
 from natsfs.data.coverage import Coverage
-from natsfs.data.disk import REST, Disk, Reliable, Watched
+from natsfs.data.disk import Disk, Reliable, Watched
 from natsfs.data.log import Log, Segment
 from natsfs.data.records import CHANGES, RECORD_BYTES, Kind, State, render_live, render_state
 from natsfs.data.runs import Run
@@ -84,13 +84,6 @@ class Journal:
     def former(self) -> list[Path]:
         """`Run.former`."""
         return self._run.former()
-
-    async def run(self) -> None:
-        """Notice a disk that hangs while something is in the journal, until cancelled."""
-        while True:
-            await trio.sleep(REST)
-            if self._entries:
-                await self.disk.look()
 
     def spool(self, base_size: int) -> Spool:
         """A spool that survives the process or, where there can be no journal, one that does not.

@@ -43,7 +43,7 @@ async def put_behind(
         while file.appended_from is not None and file.appended_from + copied < file.size:
             start = file.appended_from + copied
             data = await read(file, stream, start, min(PIECE, file.size - start))
-            spool = spool or mounted.journal.spool(version.size)
+            spool = spool or mounted.journal.of(file.bucket).spool(version.size)
             spool.write(version.size + copied, data)
             copied += len(data)
             if start + len(data) < file.size:

@@ -115,7 +115,7 @@ class Contents:
         content = file.content
         stored = content.stored() if isinstance(content, Outflow) else None
         below = file.size if content is None else stored.size if stored is not None else 0
-        spool = self._m.journal.spool(below)
+        spool = self._m.journal.of(file.bucket).spool(below)
         try:
             if isinstance(content, Outflow):
                 content.pour(spool)

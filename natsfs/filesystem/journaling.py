@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import fields
 from operator import attrgetter
 
-from natsfs.data.journal import Entry, Journal
+from natsfs.data.journal import Entry
 from natsfs.data.outflow import Outflow
 from natsfs.data.records import Below, State
 from natsfs.data.small import Small
@@ -34,7 +34,6 @@ class Journaling:
 
     def __init__(self, mounted: Mounted) -> None:
         self._m = mounted
-        self._journal: Journal = mounted.journal
         self._files: dict[Entry, OpenFile] = {}
 
     def wrote(self, file: OpenFile, start: int, data: Data, *, held: bool) -> None:
@@ -189,7 +188,7 @@ class Journaling:
             self.ended(file)
             return
         if file.entry is None:
-            file.entry = self._journal.entry()
+            file.entry = self._m.journal.of(file.bucket).entry()
             self._files[file.entry] = file
         entry, content = file.entry, file.content
         file.journaled = content

@@ -158,8 +158,9 @@ class Recovery:
         directories, text = split_name(salvaged.state.name)
         parts = [os.fsdecode(encode_component(part)) for part in (*directories, text)]
         path = top.joinpath(*parts)
-        file = OpenFile(Leaf(None, b"", None), version_below(salvaged.state, self._m.store.bucket))
-        file.content = salvaged.content(self._m.journal)
+        below = version_below(salvaged.state, self._m.store.bucket)
+        file = OpenFile(Leaf(None, b"", None), below, self._m.store.identity)
+        file.content = salvaged.content(self._m.journal.of(file.bucket))
         missing, trouble = 0, ""
         try:
             await in_thread_or_here(lambda: path.parent.mkdir(parents=True, exist_ok=True))
@@ -195,7 +196,7 @@ class Recovery:
         below = version_below(state, self._m.store.bucket)
         file = OpenFile(leaf, below, self._m.store.identity)
         try:
-            file.content = salvaged.content(self._m.journal)
+            file.content = salvaged.content(self._m.journal.of(file.bucket))
         except BaseException:
             if leaf.info is None:
                 self._m.namespace.detach(leaf)

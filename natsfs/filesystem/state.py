@@ -14,7 +14,7 @@ from typing import Protocol
 import trio
 
 from natsfs.config import ConflictConfig, TreeConfig
-from natsfs.data.journal import Journal
+from natsfs.data.journals import Journals
 from natsfs.data.outflow import Outflows
 from natsfs.data.reader import ObjectReader
 from natsfs.errors import ReadOnlyError
@@ -127,7 +127,7 @@ class Mounted:
     reservations: Reservations
     tree: TreeConfig
     root: PurePosixPath
-    journal: Journal
+    journal: Journals
     #: What the bucket was last found to be, by `adopt`.
     status: BucketStatus = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)

@@ -13,6 +13,7 @@ from natsfs.buckets import AllBuckets
 from natsfs.config import MountConfig
 from natsfs.data.cache import BlockCache
 from natsfs.data.journal import Journal
+from natsfs.data.journals import Journals
 from natsfs.data.outflow import Outflows
 from natsfs.data.reader import ObjectReader
 from natsfs.data.runs import About, Run
@@ -100,7 +101,11 @@ def _compose(
     # Until something is in it, the bucket's directory is as old as the bucket.
     namespace.root.changed = (0, status.created_ns)
     purger = Purger(store, config.purge_delay)
-    run = Run(config.cache.directory, _about(config, status))
+
+    def journal(identity: str) -> Journal:
+        run = Run(config.cache.directory, _about(config, status.bucket, identity))
+        return Journal(run, store.timeout, cache)
+
     mounted = Mounted(
         store=store,
         namespace=namespace,
@@ -111,7 +116,7 @@ def _compose(
         reservations=Reservations(),
         tree=config.tree,
         root=PurePosixPath(config.directory),
-        journal=Journal(run, store.timeout, cache),
+        journal=Journals(journal, status.identity),
         writeback=config.writeback,
         tree_directory=config.cache.directory,
         read_only_mount=config.read_only,
@@ -126,10 +131,10 @@ def _compose(
     return mounted
 
 
-def _about(config: MountConfig, status: BucketStatus) -> About:
+def _about(config: MountConfig, bucket: str, identity: str) -> About:
     return About(
-        bucket=status.bucket,
-        identity=status.identity,
+        bucket=bucket,
+        identity=identity,
         source=config.source,
         directory=str(config.directory),
         host=config.conflict.host,

@@ -317,7 +317,7 @@ async def test_release_waits_for_nobody(
         with trio.fail_after(DEADLINE):
             await world.release(handle)
         assert world.fs.unsaved_files() == [UnsavedFile("f", size, None, "waiting")]
-        assert [entry.closed for entry in world.fs.mounted.journal._entries.values()] == [True]
+        assert [state.closed for state in world.fs.mounted.journal.left()] == [True]
         assert await world.read("f") == data
         await reached.wait()
         assert await world.foreign.get("f") == b"old"

@@ -20,6 +20,7 @@ import trio.testing
 from natsfs.config import CacheConfig, ConflictConfig, ConflictPolicy, TreeConfig
 from natsfs.data.cache import BlockCache
 from natsfs.data.journal import Journal
+from natsfs.data.journals import Journals
 from natsfs.data.outflow import Outflows
 from natsfs.data.reader import ObjectReader
 from natsfs.data.runs import About, Run
@@ -381,8 +382,9 @@ async def mounted(
         yield world
         if dies:
             nursery.cancel_scope.cancel()
-            if together.journal._run._lock >= 0:
-                os.close(together.journal._run._lock)
+            run = together.journal.of(store.identity)._run
+            if run._lock >= 0:
+                os.close(run._lock)
             return
         assert await fs.finish() == 0
         assert together.journal.close() == 0
@@ -410,7 +412,7 @@ async def compose(
         reservations=Reservations(),
         tree=TreeConfig(uid=1000, gid=1000),
         root=PurePosixPath("/mnt"),
-        journal=Journal(Run(directory, _ABOUT), store.timeout),
+        journal=Journals(lambda _: Journal(Run(directory, _ABOUT), store.timeout), store.identity),
         tree_directory=directory,
     )
     mounted.adopt(status)

@@ -259,6 +259,34 @@ def test_a_bucket_made_again(host: Host) -> None:
     assert {host.client.get(name) for name in beside} == {body(2 * MIB, "taken"), b"half"}
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["nothing waits", "a file waits"])
+def test_made_again_under_a_mount(waits: bool, host: Host) -> None:
+    """W7, A6: what is written to a bucket that was made again under a mount, and is not stored when
+    that is killed, is stored by the next mount; what was written to the one before is not."""
+    mount = host.mount()
+    if waits:
+        host.server.kill()
+        write_in_vain(mount.directory / "old", body(MIB, "old"))
+        host.server.restart()
+    make_again(host)
+    host.client.put("sign", b"new bucket")
+    # Until it is noticed that the old one is gone, the root is ENODEV.
+    wait_until(lambda: os.path.exists(mount.directory / "sign"), "the new bucket")
+    if waits:
+        wait_until(lambda: "stays in the journal" in mount.log_text(), "it is set aside")
+    host.server.kill()
+    write_in_vain(mount.directory / "new", body(2 * MIB, "new"))
+    mount.kill()
+    host.server.restart()
+    again = host.mount(trouble="journal|mount that died")
+    wait_until(lambda: host.client.names() == ["new", "sign"], "it is stored")
+    assert host.client.get("new") == body(2 * MIB, "new")
+    again.stop()
+    result = host.natsfs("recover", host.source)
+    assert (result.status, result.out.count("earlier bucket of this name")) == (4 * waits, waits)
+    assert [one["name"] for one in host.waiting()] == ["old"] * waits
+
+
 def test_a_part_of_a_bucket_made_again(host: Host, tmp_path: Path) -> None:
     """W7: of a file of which the bucket that was deleted had a part, nothing is stored; the rest is
     saved when its user says so."""

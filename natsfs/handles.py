@@ -63,6 +63,7 @@ class OpenFile:
         "refused",
         "replaces",
         "troubled",
+        "written",
     )
 
     def __init__(self, leaf: Leaf, base: ObjectInfo | None, bucket: str) -> None:
@@ -80,6 +81,8 @@ class OpenFile:
         self.replaces = base.nuid if base is not None else ""
         self.appended_from: int | None = self.size
         self.refused = False
+        #: Bytes that were written since the last commit.
+        self.written = 0
         #: Whether the log says that it is not saved yet.
         self.troubled = False
         #: What the journal has of it, and the content that this is about.
@@ -153,6 +156,8 @@ class FileHandle:
     was_read: bool = False
     #: Whether reading it is to leave no trace (O_NOATIME).
     silent: bool = False
+    #: Whether a close has committed what was written by it, and it is open still.
+    stored: bool = False
     stream: VersionReader | None = None
     #: Whether the kernel was ordered to drop the pages, and has not shown that it did: an answer
     #: takes effect when the program that waits for it is scheduled.

@@ -120,6 +120,7 @@ class Commits:
 
     async def _store(self, file: OpenFile, leaf: Leaf, contention: Contention) -> None:
         changes, size, appended_from = file.changes, file.size, file.appended_from
+        written, file.written = file.written, 0
         content, entry = file.content, file.entry
         outflow = content if isinstance(content, Outflow) else None
 
@@ -141,6 +142,7 @@ class Commits:
             )
         except BaseException:
             file.appended_from = appended_from if file.append_only else None
+            file.written += written
             if outflow is not None and file.content is not outflow:
                 outflow.close()  # it was cut meanwhile
             raise

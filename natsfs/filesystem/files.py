@@ -46,6 +46,12 @@ MAX_FILE_SIZE = 16 * 1024**4 - 4096
 #: server's disk here, and `close` would take as long as that takes.
 MAX_HOLE = 16 * 1024**3
 
+#: Bytes from which on a file that was stored, and is still open, is not stored again for less than
+#: the part 1 / `GROWTH` of it: about as much as storing it takes as long as finding out who has it
+#: open (`Holders`).
+LARGE = 1024 * 1024
+GROWTH = 8
+
 
 class Files:
     """Open files of one mount."""
@@ -129,9 +135,20 @@ class Files:
         """A descriptor of *handle* is being closed: commit, now or, where the mount is to write
         back, later.  Errors: of `commit`."""
         handle.heard_of()
-        if handle.commits:
+        if handle.commits and not await self._can_wait(handle):
             await self._m.journal.disk.ready()
             await self._unsaved.close(handle.file)
+            handle.stored = True
+
+    async def _can_wait(self, handle: FileHandle) -> bool:
+        """Whether a close, or the end of a child that inherited the descriptor, is not the last of
+        it, and what it would store is little beside what would have to be sent again: a version has
+        all of its bytes.  So what many children write costs 9 times its size at most."""
+        file = handle.file
+        repeats = file.size >= LARGE and file.written * GROWTH < file.size
+        if not (handle.stored and repeats and file.dirty) or self._m.writeback:
+            return False
+        return await self._m.holders.somebody_writes(self._m.inodes.number(file.leaf))
 
     async def fsync(self, handle: FileHandle) -> None:
         """Commit, whoever wrote.  Errors: of `commit`."""
@@ -206,6 +223,7 @@ class Files:
         held = self._contents.write(file, start, data)
         if not handle.append or start != end:
             file.appended_from = None
+        file.written += len(data)
         self._changed(file, handle.caller)
         self._journaling.wrote(file, start, data, held=held)
         leaf.told_size = max(leaf.told_size, offset + len(data))

@@ -68,6 +68,22 @@ class SilentNotifier:
         """Nobody is told."""
 
 
+class Holders(Protocol):
+    """Knows who has files open.  Implemented in `mount`."""
+
+    async def somebody_writes(self, ino: int) -> bool:
+        """Whether a process has the file with this number open for writing, and will close it after
+        this; false where nobody can say."""
+
+
+class NobodyKnows(Holders):
+    """For a filesystem that no kernel has mounted."""
+
+    async def somebody_writes(self, ino: int) -> bool:
+        """Nobody can say."""
+        return False
+
+
 class Unconfirmed:
     """Subjects whose echo has not come.  Atomic, but for `confirmed`."""
 
@@ -161,6 +177,7 @@ class Mounted:
     neighbours: Neighbours = field(default_factory=NoNeighbours)
     #: Whether there can be nothing but directories.
     only_directories: bool = False
+    holders: Holders = field(default_factory=NobodyKnows)
     #: Where the tree is kept for the next mount; None for nowhere.
     tree_directory: Path | None = None
     #: Called when the bucket was found to be gone.

@@ -2,6 +2,8 @@
 
     build     the filesystem of one bucket, or of all
     kernel    the mount itself: pyfuse3, the signals that end it, read-ahead
+    mountinfo the kernel's table of mounts
+    holders   who has files open
     signals   the other ones
     supervision  what systemd is told
     ending    what is left to be saved when it is over

@@ -23,6 +23,7 @@ from natsfs.filesystem.attributes import is_hard_link
 from natsfs.filesystem.purger import Purger
 from natsfs.filesystem.reservations import Reservations
 from natsfs.metrics import Metrics
+from natsfs.mount.holders import Holders
 from natsfs.progress import Progress, unheard
 from natsfs.store.base import ObjectStore, ObjectStoreManager
 from natsfs.store.model import BucketConfig, BucketStatus
@@ -122,6 +123,7 @@ def _compose(
         read_only_mount=config.read_only,
         metrics=metrics,
         conflict=config.conflict,
+        holders=Holders(config.directory),
         noatime="noatime" in config.kernel_options,
         nodiratime="nodiratime" in config.kernel_options,
     )

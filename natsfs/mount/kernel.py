@@ -23,6 +23,7 @@ from natsfs.config import MountConfig
 from natsfs.errors import MountFailed
 from natsfs.filesystem import Served
 from natsfs.metrics import Metrics
+from natsfs.mount.mountinfo import mounts_on
 from natsfs.operations.device import reads_do_not_block
 from natsfs.operations.handlers import Operations
 from natsfs.operations.notifier import KernelNotifier
@@ -74,7 +75,8 @@ async def serve_kernel(
         except RuntimeError as error:
             notifier.stop()
             raise MountFailed(f"cannot mount on {config.directory}: {said() or error}") from error
-    device = _device_of(config.directory)
+    mounts = mounts_on(config.directory)
+    device = mounts[-1].device if mounts else ""
     # A mount point that turns into an empty directory after a crash would invite a mirroring job to
     # delete everything; one that says ENOTCONN does not.  So only an orderly end unmounts.
     orderly = False
@@ -189,19 +191,3 @@ def _raise_read_ahead(device: str) -> None:
         Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(READ_AHEAD_KB))
     except OSError as error:
         log.info("the kernel's read-ahead stays at its default, reads are slower: %s", error)
-
-
-def _device_of(directory: Path) -> str:
-    """MAJOR:MINOR of what is mounted on *directory*, told by the kernel's table: to ask the mount
-    itself would be to wait for ourselves."""
-    spelled = "".join(_octal(character) for character in str(directory))
-    device = ""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split(" ")
-        if fields[4] == spelled:
-            device = fields[2]
-    return device
-
-
-def _octal(character: str) -> str:
-    return f"\\{ord(character):03o}" if character in " \t\n\\" else character

@@ -267,6 +267,45 @@ def test_closed_by_children(mount: Mount, py: ForeignClient, size: int) -> None:
     assert (mount.directory / "f").read_bytes() == b"".join(pieces)
 
 
+def test_appended_by_many_children(mount: Mount, py: ForeignClient) -> None:
+    """W1: what many children append to one redirection is stored now and then while that stays
+    open, and whole when it is closed: the cost is that of the bytes, and not of their square."""
+    piece = mount.directory.parent / "piece"
+    piece.write_bytes(random.Random(1).randbytes(64 * 1024))
+    before = py.api("STREAM.INFO")["state"]["last_seq"]
+    script = f"for i in $(seq 200); do cat '{piece}'; done >'{mount.directory}/log'"
+    run(["bash", "-c", script]).check()
+    digest = hashlib.sha256(piece.read_bytes() * 200).digest()
+    assert py.meta("log")["digest"] == "SHA-256=" + urlsafe_b64encode(digest).decode()
+    chunks = 200 * 64 // 128
+    assert py.api("STREAM.INFO")["state"]["last_seq"] - before < 10 * chunks
+
+
+def test_the_last_descriptor_stores(mount: Mount, py: ForeignClient) -> None:
+    """W1: a close that is not the last of what wrote may leave a little to the next one, whichever
+    process that is of; the last one has stored everything when it returns."""
+    path = mount.directory / "f"
+    file = os.open(path, os.O_CREAT | os.O_WRONLY)
+    os.write(file, BODY * 4)
+    os.close(os.dup(file))
+    assert py.meta("f")["size"] == 4 * len(BODY)
+    os.write(file, b"little")
+    waiting, go_on = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(go_on)
+        os.read(waiting, 1)
+        os._exit(0)
+    os.close(file)
+    assert py.meta("f")["size"] == 4 * len(BODY)
+    reader = os.open(path, os.O_RDONLY)
+    os.close(go_on)
+    os.waitpid(child, 0)
+    assert py.get("f") == BODY * 4 + b"little"
+    os.close(reader)
+    os.close(waiting)
+
+
 def test_written_back_beside_children(mounter: Mounter, py: ForeignClient) -> None:
     """W8, W2: with writeback a small file is stored once, when its last descriptor is closed."""
     mount = mounter("-o", "writeback")

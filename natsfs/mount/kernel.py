@@ -28,6 +28,7 @@ from natsfs.operations.device import reads_do_not_block
 from natsfs.operations.handlers import Operations
 from natsfs.operations.notifier import KernelNotifier
 from natsfs.operations.reserve import Reserve
+from natsfs.operations.unheard import releases_may_be_late
 from natsfs.threads import in_thread_or_here
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ async def serve_kernel(
     # delete everything; one that says ENOTCONN does not.  So only an orderly end unmounts.
     orderly = False
     try:
-        with reads_do_not_block(reserve):
+        with reads_do_not_block(reserve), releases_may_be_late():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_on_signal, notifier, ending)
                 nursery.start_soon(_announce, connected, device, ready)

@@ -20,7 +20,7 @@ from natsfs.server import Server, start_server
 from natsfs.store.wire import new_nuid
 from tests.faults.secured import natsfs
 from tests.mount.foreign import ForeignClient, py_client
-from tests.mount.mounting import Mount, private_environment, refused, wait_until
+from tests.mount.mounting import Mount, private_environment, refused, run, wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.server]
 
@@ -457,3 +457,32 @@ def test_the_unforeseen(shared: Ground) -> None:
     assert "Traceback" in log
     assert "KeyError: 'nats://host'" in log
     assert secret not in log
+
+
+#: Put in front of natsfs: a release takes as long as it does where memory or the disk is short.
+SLOW = """
+import trio
+from natsfs.filesystem.files import Files
+
+fast = Files.release
+
+async def release(self, handle):
+    await fast(self, handle)
+    await trio.sleep(1)
+
+Files.release = release
+"""
+
+
+def test_a_release_that_ends_after_the_mount(shared: Ground) -> None:
+    """E: umount(2) waits for no release: one that ends after the mount is no error."""
+    code = shared.directory / "slow"
+    code.mkdir()
+    (code / "sitecustomize.py").write_text(SLOW)
+    path = f"{code}:{shared.environment['PYTHONPATH']}"
+    mount = shared.mount("-v", env={**shared.environment, "PYTHONPATH": path})
+    (mount.directory / "file").write_bytes(b"content")
+    run(["umount", "-i", mount.directory]).check()
+    mount.ended(60)
+    assert shared.client.get("file") == b"content"
+    assert "a release ended when the mount was over" in mount.log_text()

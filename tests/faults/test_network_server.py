@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from natsfs.server import Server
+from tests.contract.linked import freeze
 from tests.faults.inspection import contents, purge
 from tests.faults.proxy import Proxy
 from tests.mount.conftest import Mounter
@@ -66,7 +67,7 @@ def mounted(mounter: Mounter, own_bucket: ForeignClient) -> Mount:
 @contextmanager
 def stopped(server: Server) -> Iterator[None]:
     """The server hangs while the block runs."""
-    os.kill(server.pid, signal.SIGSTOP)
+    freeze(server)
     try:
         yield
     finally:
@@ -290,7 +291,7 @@ def test_hard(way: str, hard: Mount, own_server: Server, own_bucket: ForeignClie
     own_bucket.put("foreign", b"foreign")
     wait_until((hard.directory / "foreign").exists, "the foreign file")
     if way == "hangs":
-        os.kill(own_server.pid, signal.SIGSTOP)
+        freeze(own_server)
     else:
         own_server.kill()
     reader = subprocess.Popen(["cat", hard.directory / "foreign"], stdout=subprocess.PIPE)

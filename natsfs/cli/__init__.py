@@ -16,6 +16,7 @@ import click
 
 from natsfs import __version__
 from natsfs.cli.argv import mount_arguments, umount_arguments
+from natsfs.cli.collection import pause_collection, resume_collection
 from natsfs.cli.commands import Group, Session
 from natsfs.cli.logs import Said
 from natsfs.cli.outcome import USAGE, describe, redacted
@@ -65,6 +66,7 @@ class _Commands(Group):
         command: click.Command = getattr(
             import_module(_COMMANDS[cmd_name]), _OTHERWISE.get(cmd_name, cmd_name)
         )
+        resume_collection()
         return command
 
 
@@ -125,6 +127,7 @@ def _help(command: str, translate: Callable[[Sequence[str]], list[str]]) -> int:
 
 
 def _begin() -> None:
+    pause_collection()
     logging.lastResort = Said()
     conceal_credentials()
     forbid_dumps()

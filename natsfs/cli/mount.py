@@ -12,6 +12,7 @@ from typing import Any
 import click
 import trio
 
+from natsfs.cli.collection import pause_collection, resume_collection
 from natsfs.cli.commands import MountCommand, Session, store_options
 from natsfs.cli.connection import server_config, take
 from natsfs.cli.logs import Logging, Target, log_for_mount
@@ -281,8 +282,10 @@ def _serve(
     listing: Told,
 ) -> None:
     # Only here: what this brings in (libfuse, asyncio) is of no use to the process that forks.
+    pause_collection()
     from natsfs.mount import serve  # noqa: PLC0415
 
+    resume_collection()
     control = socket_path(control_directory(), config.directory)
     trio.run(
         partial(

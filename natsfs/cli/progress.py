@@ -8,100 +8,60 @@ for its bar.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.text import Text
+from typing import Protocol
 
 #: Is told how much is done of how much.
 Told = Callable[[int, int], None]
 
-#: Seconds between two looks at what a stage tells: a listing tells 100,000 times a second.
-REFRESH = 0.1
 
-
-class _Amount(ProgressColumn):
-    """How much is done of how much, and how fast: bytes, or what else is counted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bytes = (DownloadColumn(binary_units=True), TransferSpeedColumn())
-        self._number = MofNCompleteColumn()
-
-    def render(self, task: Task) -> Text:
-        if task.fields["in_bytes"]:
-            amount, speed = (column.render(task) for column in self._bytes)
-            return Text.assemble(amount, " ", speed)
-        speed_of = task.finished_speed or task.speed
-        shown = f"{speed_of:,.0f}/s" if speed_of else "?"
-        return Text.assemble(self._number.render(task), " ", (shown, "progress.data.speed"))
-
-
-class Bars:
+class Stages(Protocol):
     """The stages of one command."""
-
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            _Amount(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-            expand=True,
-        )
-        self._looked = 0.0
-        self._current: int | None = None
 
     def stage(self, what: str, *, in_bytes: bool = False) -> Told:
         """A stage named *what*, which counts bytes or something else."""
-        task = self._progress.add_task(what, start=False, visible=False, in_bytes=in_bytes)
-
-        def tell(done: int, total: int) -> None:
-            now = time.monotonic()
-            if self._progress.disable or (now - self._looked < REFRESH and done < total):
-                return
-            self._looked = now
-            self._progress.update(task, completed=done, total=total)
-            if self._current != task:
-                self._begin(task)
-
-        return tell
 
     def end(self) -> None:
-        """Take the bar away."""
-        self._progress.stop()
+        """Show nothing any more."""
 
-    def _begin(self, task: int) -> None:
-        for other in self._progress.task_ids:
-            self._progress.update(other, visible=other == task)
-        self._progress.start_task(self._progress.task_ids[task])
-        self._current = task
-        self._progress.start()
+
+class _Unseen:
+    """Stages that nobody looks at."""
+
+    def stage(self, what: str, *, in_bytes: bool = False) -> Told:
+        return _unheard
+
+    def end(self) -> None:
+        pass
+
+
+def _unheard(_done: int, _total: int) -> None:
+    pass
 
 
 @contextmanager
-def bars() -> Iterator[Bars]:
+def bars() -> Iterator[Stages]:
     """Stages on standard error while the context lasts, with rate and remaining time."""
-    found = Bars(Console(file=sys.stderr))
+    found = _on_terminal() if _is_terminal() else _Unseen()
     try:
         yield found
     finally:
         found.end()
+
+
+def _is_terminal() -> bool:
+    # There is no standard error in a process that was started with it closed.
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _on_terminal() -> Stages:
+    # Only here: a script, systemd and mount(8) have no use for what this brings in.
+    from rich.console import Console  # noqa: PLC0415
+
+    from natsfs.cli.bars import Bars  # noqa: PLC0415
+
+    return Bars(Console(file=sys.stderr))
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import time
 import pytest
 from rich.console import Console
 
-from natsfs.cli import progress
-from natsfs.cli.progress import Bars
+from natsfs.cli import bars as drawing
+from natsfs.cli.bars import Bars
 from natsfs.progress import Counted
 from natsfs.store.memory import MemoryManager
 from natsfs.store.model import BucketConfig, CaughtUp, Malformed, Restarted, Resumed
@@ -18,7 +18,7 @@ from natsfs.upkeep.listing import list_bucket
 
 def bars(monkeypatch: pytest.MonkeyPatch, *, terminal: bool = True) -> tuple[Bars, io.StringIO]:
     """Bars that show everything at once, and where."""
-    monkeypatch.setattr(progress, "REFRESH", 0.0)
+    monkeypatch.setattr(drawing, "REFRESH", 0.0)
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=terminal, width=80, color_system=None)
     return Bars(console), shown
@@ -70,7 +70,7 @@ def test_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     """E: what is told 100,000 times a second costs next to nothing; the end is always shown."""
     found, _ = bars(monkeypatch)
-    monkeypatch.setattr(progress, "REFRESH", 1e9)
+    monkeypatch.setattr(drawing, "REFRESH", 1e9)
     tell = found.stage("listing")
     found._looked = time.monotonic()
     tell(1, 2)

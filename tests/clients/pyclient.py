@@ -26,64 +26,71 @@ from nats.js.object_store import ObjectStore
 #: Seconds: the longest wait for one answer of the server.
 TIMEOUT = 20.0
 
-
-def show(info: ObjectInfo) -> None:
-    print(json.dumps(info.as_dict()), flush=True)
-
-
-async def put(store: ObjectStore, name: str) -> None:
-    """Store standard input."""
-    show(await store.put(name, sys.stdin.buffer.read()))
+#: Commands that read standard input.
+WITH_BODY = ("put", "publish", "api")
 
 
-async def get(store: ObjectStore, name: str) -> None:
-    """Write the object to standard output, its links followed and its digest checked."""
+def shown(info: ObjectInfo) -> bytes:
+    return json.dumps(info.as_dict()).encode() + b"\n"
+
+
+async def put(store: ObjectStore, body: bytes, name: str) -> bytes:
+    """Store *body*."""
+    return shown(await store.put(name, body))
+
+
+async def get(store: ObjectStore, _body: bytes, name: str) -> bytes:
+    """What the object holds, its links followed and its digest checked."""
     result = await store.get(name)
-    sys.stdout.buffer.write(result.data or b"")
+    return result.data or b""
 
 
-async def info(store: ObjectStore, name: str) -> None:
+async def info(store: ObjectStore, _body: bytes, name: str) -> bytes:
     """Show one object."""
-    show(await store.get_info(name))
+    return shown(await store.get_info(name))
 
 
-async def list_all(store: ObjectStore) -> None:
+async def list_all(store: ObjectStore, _body: bytes) -> bytes:
     """Show every object."""
     try:
         found = await store.list(ignore_deletes=True)
     except NotFoundError:
         found = []
-    print(json.dumps([entry.as_dict() for entry in found]))
+    return json.dumps([entry.as_dict() for entry in found]).encode()
 
 
-async def delete(store: ObjectStore, name: str) -> None:
+async def delete(store: ObjectStore, _body: bytes, name: str) -> bytes:
     """Delete an object."""
     await store.delete(name)
+    return b""
 
 
-async def update_meta(store: ObjectStore, name: str, new_name: str, description: str) -> None:
+async def update_meta(
+    store: ObjectStore, _body: bytes, name: str, new_name: str, description: str
+) -> bytes:
     """Set the description; nats-py refuses every new name."""
     await store.update_meta(name, ObjectMeta(name=new_name, description=description))
+    return b""
 
 
-async def watch_once(store: ObjectStore) -> None:
-    """Print "ready" when it watches, then the first change."""
+async def watch_once(store: ObjectStore, _body: bytes) -> bytes:
+    """Print "ready" when it watches; the first change."""
     watcher = await store.watch()
     while await watcher.updates(TIMEOUT) is not None:  # type: ignore[no-untyped-call]
         pass
     print("ready", flush=True)
     change = await watcher.updates(TIMEOUT)  # type: ignore[no-untyped-call]
-    if change is not None:
-        show(change)
     await watcher.stop()  # type: ignore[no-untyped-call]
+    return b"" if change is None else shown(change)
 
 
-async def seal(store: ObjectStore) -> None:
+async def seal(store: ObjectStore, _body: bytes) -> bytes:
     """Make the bucket read-only."""
     await store.seal()  # type: ignore[no-untyped-call]
+    return b""
 
 
-COMMANDS: dict[str, Callable[..., Awaitable[None]]] = {
+COMMANDS: dict[str, Callable[..., Awaitable[bytes]]] = {
     "put": put,
     "get": get,
     "info": info,
@@ -95,81 +102,88 @@ COMMANDS: dict[str, Callable[..., Awaitable[None]]] = {
 }
 
 
-async def create(stream: JetStreamContext, bucket: str, max_bytes: str = "") -> None:
+async def create(stream: JetStreamContext, bucket: str, max_bytes: str = "") -> bytes:
     """Create a bucket, of any size or of *max_bytes* bytes."""
     limit = int(max_bytes) if max_bytes else None
     await stream.create_object_store(bucket, ObjectStoreConfig(max_bytes=limit))
+    return b""
 
 
-async def drop(stream: JetStreamContext, bucket: str) -> None:
+async def drop(stream: JetStreamContext, bucket: str) -> bytes:
     """Delete a bucket with all that is in it."""
     await stream.delete_object_store(bucket)
+    return b""
 
 
-async def account(stream: JetStreamContext) -> None:
+async def account(stream: JetStreamContext) -> bytes:
     """Show how many streams and consumers there are, and which buckets."""
     info = await stream.account_info()
     names = [one.config.name or "" for one in await stream.streams_info()]
-    print(
-        json.dumps(
-            {
-                "streams": info.streams,
-                "consumers": info.consumers,
-                "buckets": sorted(name.removeprefix("OBJ_") for name in names),
-            }
-        )
-    )
+    found = {
+        "streams": info.streams,
+        "consumers": info.consumers,
+        "buckets": sorted(name.removeprefix("OBJ_") for name in names),
+    }
+    return json.dumps(found).encode()
 
 
-async def create_many(stream: JetStreamContext, prefix: str, count: str) -> None:
+async def create_many(stream: JetStreamContext, prefix: str, count: str) -> bytes:
     """Create *count* buckets, numbered after *prefix*."""
     for number in range(int(count)):
         await create(stream, f"{prefix}{number}")
+    return b""
 
 
-async def publish(stream: JetStreamContext, subject: str, ttl: str = "") -> None:
-    """Store standard input as a message on *subject*, for good or for *ttl*."""
+async def publish(stream: JetStreamContext, body: bytes, subject: str, ttl: str = "") -> bytes:
+    """Store *body* as a message on *subject*, for good or for *ttl*."""
     headers = {"Nats-TTL": ttl} if ttl else None
-    await stream.publish(subject, sys.stdin.buffer.read(), timeout=TIMEOUT, headers=headers)
+    await stream.publish(subject, body, timeout=TIMEOUT, headers=headers)
+    return b""
 
 
-async def api(connection: Client, verb: str) -> None:
-    """Write JetStream's answer to *verb* to standard output; its error is ours."""
-    answer = await connection.request(f"$JS.API.{verb}", sys.stdin.buffer.read(), timeout=TIMEOUT)
-    sys.stdout.buffer.write(answer.data)
+async def api(connection: Client, body: bytes, verb: str) -> bytes:
+    """JetStream's answer to *verb*; its error is ours."""
+    answer = await connection.request(f"$JS.API.{verb}", body, timeout=TIMEOUT)
     error = json.loads(answer.data).get("error")
     if error:
         raise RuntimeError(error)
+    return answer.data
 
 
-async def last(stream: JetStreamContext, bucket: str, subject: str) -> None:
-    """Write the last message on *subject* to standard output."""
+async def last(stream: JetStreamContext, bucket: str, subject: str) -> bytes:
+    """The last message on *subject*."""
     message = await stream.get_last_msg(f"OBJ_{bucket}", subject)
-    sys.stdout.buffer.write(message.data or b"")
+    return message.data or b""
 
 
-async def run(url: str, bucket: str, command: str, *arguments: str) -> None:
-    """Connect, do one command, close."""
-    connection = await nats.connect(url, allow_reconnect=False, connect_timeout=TIMEOUT)
+async def silent(_error: Exception) -> None:
+    """What goes wrong is raised where somebody waits for it."""
+
+
+async def run(url: str, bucket: str, command: str, *arguments: str, body: bytes = b"") -> bytes:
+    """Connect, do one command with *body*, close; what it has to say."""
+    connection = await nats.connect(
+        url, allow_reconnect=False, connect_timeout=TIMEOUT, error_cb=silent
+    )
     try:
         stream: JetStreamContext = connection.jetstream(timeout=TIMEOUT)
-        if command == "create":
-            await create(stream, bucket, *arguments)
-        elif command == "drop":
-            await drop(stream, bucket)
-        elif command == "create-many":
-            await create_many(stream, bucket, *arguments)
-        elif command == "account":
-            await account(stream)
-        elif command == "api":
-            await api(connection, *arguments)
-        elif command == "publish":
-            await publish(stream, *arguments)
-        elif command == "last":
-            await last(stream, bucket, *arguments)
-        else:
-            store = await stream.object_store(bucket)
-            await COMMANDS[command](store, *arguments)
+        match command:
+            case "create":
+                return await create(stream, bucket, *arguments)
+            case "drop":
+                return await drop(stream, bucket)
+            case "create-many":
+                return await create_many(stream, bucket, *arguments)
+            case "account":
+                return await account(stream)
+            case "api":
+                return await api(connection, body, *arguments)
+            case "publish":
+                return await publish(stream, body, *arguments)
+            case "last":
+                return await last(stream, bucket, *arguments)
+        store = await stream.object_store(bucket)
+        return await COMMANDS[command](store, body, *arguments)
     finally:
         await connection.close()
 
@@ -177,7 +191,8 @@ async def run(url: str, bucket: str, command: str, *arguments: str) -> None:
 def main() -> int:
     """Exit status 0, or 1 after a line on standard error."""
     try:
-        asyncio.run(run(*sys.argv[1:]))
+        body = sys.stdin.buffer.read() if sys.argv[3] in WITH_BODY else b""
+        sys.stdout.buffer.write(asyncio.run(run(*sys.argv[1:], body=body)))
     except Exception as error:
         print(f"pyclient: {error!r}", file=sys.stderr)
         return 1

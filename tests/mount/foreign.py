@@ -1,11 +1,14 @@
-"""Other clients of the Object Store as processes: nats-py, nats.go, nats.js.
+"""Other clients of the Object Store: nats-py, nats.go, nats.js.
 
-Each is a small program in `tests/clients` with the same command line.  What they need is built once
-and kept outside of the source tree, in the user's cache, under a digest of what it is made from.
+Each is a small program in `tests/clients` with the same command line.  That of nats-py runs in the
+test's own process: most tests make a bucket with it, and Python would take longer to start than it
+takes to mount.  What the others need is built once and kept outside of the source tree, in the
+user's cache, under a digest of what it is made from.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import json
@@ -20,7 +23,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .mounting import Result, run, run_bytes
+from tests.clients import pyclient
+
+from .mounting import COMMAND_TIMEOUT, Result, run, run_bytes
 
 CLIENTS = Path(__file__).parent.parent / "clients"
 
@@ -182,10 +187,21 @@ class ForeignClient:
         return info
 
 
+class _PyClient(ForeignClient):
+    """nats-py, a process only where it watches."""
+
+    def _call(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        call = pyclient.run(self.url, self.bucket, *arguments, body=stdin)
+        try:
+            return asyncio.run(asyncio.wait_for(call, COMMAND_TIMEOUT))
+        except Exception as error:
+            raise ClientFailed(f"pyclient: {error!r}") from error
+
+
 def py_client(url: str, env: Mapping[str, str]) -> ForeignClient:
     """nats-py."""
     argv = (sys.executable, str(CLIENTS / "pyclient.py"))
-    return ForeignClient(argv, url, env, links=False)
+    return _PyClient(argv, url, env, links=False)
 
 
 def go_client(url: str, env: Mapping[str, str]) -> ForeignClient:

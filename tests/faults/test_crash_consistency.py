@@ -107,7 +107,7 @@ def crash(mount: Mount, server: Server, tmp_path: Path, chance: random.Random) -
 
 @pytest.mark.parametrize("option", ["writeback", "rw"])
 @pytest.mark.parametrize(
-    "rounds", [3, pytest.param(100, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])]
+    "rounds", [2, pytest.param(100, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])]
 )
 def test_crashes(
     server: Server, tmp_path: Path, environment: dict[str, str], rounds: int, option: str

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from natsfs.store.model import CaughtUp, Restarted, Resumed, WatchEvent
 
-#: Is told how much is done of how much, as often as that changes.
+#: Is told how much is done of how much, as often as that changes; of 0 as long as nobody knows.
 Progress = Callable[[int, int], None]
 
 

@@ -38,9 +38,9 @@ ALLOWED: dict[str, set[str]] = {
     "store.layout": {"errors", "store.model"},
     "store.buffers": set(),
     "store.contention": {"errors"},
-    "store.primitives": {"errors", "store.model"},
-    "store.base": {"errors", *(f"store.{name}" for name in BELOW_BASE)},
-    "store.memory": {"errors", "store.*"},
+    "store.primitives": {"errors", "progress", "store.model"},
+    "store.base": {"errors", "progress", *(f"store.{name}" for name in BELOW_BASE)},
+    "store.memory": {"errors", "progress", "store.*"},
     "store.advisories": {"store.model", "store.wire"},
     "store.memory_watch": {"errors", "store.model", "store.memory_stream", "store.wire"},
     "store.memory_draft": {
@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
         "threads",
     },
     "store.link": {"errors", "config", "threads", "store.*"},
-    "store.jetstream": {"errors", "config", "threads", "store.*"},
+    "store.jetstream": {"errors", "config", "progress", "threads", "store.*"},
     "tree": {"errors", "config", "store.model", "tree.*"},
     "tree.names": {"errors"},
     "tree.inodes": {"errors"},
@@ -74,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
         *("data.*", "tree.*"),
     },
     "buckets": {
-        *("errors", "config", "filesystem.*", "buckets.*"),
+        *("errors", "config", "progress", "filesystem.*", "buckets.*"),
         *("store.model", "store.base", "store.primitives", "store.wire", "tree.*"),
     },
     "operations": {

@@ -27,6 +27,7 @@ from natsfs.config import MountConfig
 from natsfs.errors import BucketNotFoundError, DeletedBucket, NatsfsError, NotEmptyError
 from natsfs.filesystem import Filesystem, Mounted, Notifier
 from natsfs.filesystem.state import now_ns
+from natsfs.progress import Progress, unheard
 from natsfs.store.base import ObjectStore, ObjectStoreManager
 from natsfs.store.model import BucketStatus
 from natsfs.tree.inodes import InodeTable, Numbered, is_root, root_of, slot_of
@@ -71,9 +72,10 @@ class AllBuckets:
         mounted.tree_directory = None
         self._top = Filesystem(mounted)
 
-    async def start(self) -> None:
-        """Return when all buckets are known.  Errors: those of `ObjectStoreManager.watch`."""
-        await self._nursery.start(self._following.run)
+    async def start(self, listing: Progress = unheard) -> None:
+        """Return when all buckets are known; *listing* is told how many are.  Errors: those of
+        `ObjectStoreManager.watch`."""
+        await self._nursery.start(self._following.run, listing)
         await self._top.start(self._nursery)
 
     # -- `Served` ---------------------------------------------------------------------------------

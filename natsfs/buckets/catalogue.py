@@ -39,6 +39,7 @@ from natsfs.errors import (
     NotPermitted,
 )
 from natsfs.filesystem.attributes import encode, of_directory
+from natsfs.progress import Progress, unheard
 from natsfs.store.base import ObjectStore, ObjectStoreManager
 from natsfs.store.model import (
     NOTHING,
@@ -258,7 +259,7 @@ class Catalogue(ObjectStore):
     async def purge_chunks(self, nuid: str) -> int:
         return 0
 
-    async def count_chunks(self) -> Mapping[str, int]:
+    async def count_chunks(self, progress: Progress = unheard) -> Mapping[str, int]:
         return {}
 
     async def inspect_chunks(self, nuid: str) -> ChunkSet:

@@ -11,6 +11,7 @@ import trio
 
 from natsfs.buckets.catalogue import Catalogue
 from natsfs.errors import BucketNotFoundError, NatsfsError
+from natsfs.progress import Progress, unheard
 from natsfs.store.base import ObjectStoreManager
 from natsfs.store.model import BucketCreated, BucketDeleted, BucketEvent, BucketsListed
 
@@ -27,8 +28,14 @@ class Following:
         self._manager = manager
         self._catalogue = catalogue
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep the catalogue true until cancelled; "started" when it is complete.
+    async def run(
+        self,
+        listing: Progress = unheard,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Keep the catalogue true until cancelled; "started" when it is complete.  *listing* is
+        told how far it is until then.
 
         Errors: whatever the first watch raises before that; later ones are logged and the watch is
         made again.
@@ -37,7 +44,7 @@ class Following:
         while True:
             seen: set[str] = set()
             try:
-                async with self._manager.watch() as events:
+                async with self._manager.watch(unheard if started else listing) as events:
                     async for event in events:
                         self._take(event, seen)
                         if isinstance(event, BucketsListed) and not started:

@@ -5,6 +5,7 @@ Apart from it, because rich takes a short command a tenth of its time to import.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -25,6 +26,9 @@ from rich.text import Text
 #: Seconds between two looks at what a stage tells: a listing tells 100,000 times a second.
 REFRESH = 0.1
 
+#: Seconds of work that need no bar: what comes and goes faster is a flicker.
+PATIENCE = 0.5
+
 
 class _Amount(ProgressColumn):
     """How much is done of how much, and how fast: bytes, or what else is counted."""
@@ -35,6 +39,8 @@ class _Amount(ProgressColumn):
         self._number = MofNCompleteColumn()
 
     def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text()
         if task.fields["in_bytes"]:
             amount, speed = (column.render(task) for column in self._bytes)
             return Text.assemble(amount, " ", speed)
@@ -59,17 +65,20 @@ class Bars:
         )
         self._looked = 0.0
         self._current: int | None = None
+        self._drawing: threading.Timer | None = None
 
     def stage(self, what: str, *, in_bytes: bool = False) -> Callable[[int, int], None]:
         """A stage named *what*, which counts bytes or something else."""
-        task = self._progress.add_task(what, start=False, visible=False, in_bytes=in_bytes)
+        task = self._progress.add_task(
+            what, total=None, start=False, visible=False, in_bytes=in_bytes
+        )
 
         def tell(done: int, total: int) -> None:
             now = time.monotonic()
             if self._progress.disable or (now - self._looked < REFRESH and done < total):
                 return
             self._looked = now
-            self._progress.update(task, completed=done, total=total)
+            self._progress.update(task, completed=done, total=total or None)
             if self._current != task:
                 self._begin(task)
 
@@ -77,6 +86,9 @@ class Bars:
 
     def end(self) -> None:
         """Take the bar away."""
+        if self._drawing is not None:
+            self._drawing.cancel()
+            self._drawing.join()
         self._progress.stop()
 
     def _begin(self, task: int) -> None:
@@ -84,4 +96,7 @@ class Bars:
             self._progress.update(other, visible=other == task)
         self._progress.start_task(self._progress.task_ids[task])
         self._current = task
-        self._progress.start()
+        if self._drawing is None:
+            self._drawing = threading.Timer(PATIENCE, self._progress.start)
+            self._drawing.daemon = True
+            self._drawing.start()

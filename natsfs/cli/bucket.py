@@ -20,6 +20,7 @@ from natsfs.cli.output import (
     rfc3339,
     say,
 )
+from natsfs.cli.progress import shown
 from natsfs.cli.quantities import Duration, Size, shown_duration, shown_size
 from natsfs.cli.source import Source, check_bucket, parse_source
 from natsfs.cli.stores import with_manager
@@ -129,9 +130,10 @@ def list_(as_json: bool, **options: Any) -> None:
     """List the buckets that you may see."""
 
     async def work(manager: ObjectStoreManager) -> list[BucketStatus]:
-        return await manager.list()
+        return await manager.list(progress)
 
-    found = _run(work, None, options)
+    with shown("listing") as progress:
+        found = _run(work, None, options)
     if as_json:
         print_json([_as_json(status) for status in found])
     elif not found:

@@ -16,7 +16,7 @@ from natsfs.cli.quantities import shown_size
 from natsfs.cli.stores import with_manager
 from natsfs.cli.target import target_of
 from natsfs.store.base import ObjectStoreManager
-from natsfs.upkeep.checking import QUARANTINE, Checker, Problem, Verdict
+from natsfs.upkeep.checking import QUARANTINE, Checker, Problem, Stages, Verdict
 
 #: The exit status of fsck(8) when errors are left.
 PROBLEMS = 4
@@ -39,13 +39,17 @@ def fsck(source: str, quick: bool, repair: bool, as_json: bool, **options: Any) 
     target = target_of(source, take(options))
 
     with bars() as stages:
-        listing = stages.stage("listing")
-        progress = stages.stage("checking", in_bytes=True)
+        told = Stages(
+            stages.stage("counting"),
+            stages.stage("listing"),
+            stages.stage("comparing"),
+            stages.stage("checking", in_bytes=True),
+            stages.stage("moving"),
+        )
 
         async def check(manager: ObjectStoreManager) -> Verdict:
             store = await manager.bind(target.bucket)
-            checker = Checker(store, target.covers, progress, listing=listing, data=not quick)
-            return await checker.run(repair=repair)
+            return await Checker(store, target.covers, told, data=not quick).run(repair=repair)
 
         verdict = with_manager(check, target.server, embedded)
     if as_json:

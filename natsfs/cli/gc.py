@@ -20,7 +20,7 @@ from natsfs.cli.target import target_of
 from natsfs.data.salvage import uploads
 from natsfs.errors import UsageError
 from natsfs.store.base import ObjectStoreManager
-from natsfs.upkeep.garbage import CHUNK_AGE, TOMBSTONE_AGE, Ages, Collector, Garbage
+from natsfs.upkeep.garbage import CHUNK_AGE, TOMBSTONE_AGE, Ages, Collector, Garbage, Stages
 
 #: Metas that a message names: more would not help to find the rest.
 NAMED = 3
@@ -75,14 +75,12 @@ def gc(
     ages = Ages(chunks=min_age, tombstones=tombstones)
 
     with bars() as stages:
-        listing = stages.stage("listing")
-        progress = stages.stage("freeing" if delete else "looking")
+        told = Stages(*map(stages.stage, ("counting", "listing", "looking", "freeing")))
 
         async def collect(manager: ObjectStoreManager) -> Garbage:
             store = await manager.bind(target.bucket)
             journaled = partial(uploads, cache)
-            collector = Collector(store, ages, progress, journaled, listing)
-            return await collector.run(remove=delete)
+            return await Collector(store, ages, journaled, told).run(remove=delete)
 
         garbage = with_manager(collect, target.server, embedded)
     if garbage.unreadable:

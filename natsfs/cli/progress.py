@@ -2,7 +2,8 @@
 
 A command may have several stages, one after the other: the bar shows the one that was told of last.
 Nothing is drawn before the first word of any, and no thread runs: a mount forks after it has asked
-for its bar.
+for its bar.  From then on a thread draws, so that one long step shows, too; what is over in a
+moment leaves the screen alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-#: Is told how much is done of how much.
+#: Is told how much is done of how much, of 0 where nobody knows.
 Told = Callable[[int, int], None]
 
 

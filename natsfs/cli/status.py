@@ -17,9 +17,10 @@ from natsfs.control import Answer, MountStatus, list_mounts, socket_path
 from natsfs.data.salvage import waiting
 from natsfs.errors import CacheError, UsageError
 
-#: Those after Pending are files in the journal, bytes of the cache, requests that failed.
+#: Those after Pending are files in the journal, bytes of the cache, requests that failed.  Context
+#: is there when some mount has one.
 COLUMNS = (
-    *("Directory", "Source", "Pid>", "Uptime>", "Connection"),
+    *("Directory", "Source", "Context", "Pid>", "Uptime>", "Connection"),
     *("Objects>", "Pending>", "Journal>", "Cache>", "Errors>"),
 )
 
@@ -44,11 +45,23 @@ def status(directories: tuple[str, ...], as_json: bool) -> None:
     if not found:
         click.echo("no natsfs mounts")
     else:
-        print_table_or_pairs(COLUMNS, [_row(mount) for mount in found])
+        _print_mounts(found)
         for mount in found:
             _print_malformed(mount)
     if not directories:
         _print_waiting()
+
+
+def _print_mounts(found: list[dict[str, Any]]) -> None:
+    rows = [_row(mount) for mount in found]
+    shown = [
+        number
+        for number, title in enumerate(COLUMNS)
+        if title != "Context" or any(row[number] for row in rows)
+    ]
+    print_table_or_pairs(
+        [COLUMNS[number] for number in shown], [[row[number] for number in shown] for row in rows]
+    )
 
 
 def _print_waiting() -> None:
@@ -103,6 +116,7 @@ def _row(mount: dict[str, Any]) -> tuple[str, ...]:
     return (
         mount["directory"],
         mount["source"],
+        mount.get("server", {}).get("context", ""),
         "-" if silent else str(mount["pid"]),
         "-" if silent else shown_duration(max(1.0, mount["uptime"])),
         mount["connection"] + (", read-only" if mount.get("read_only") else ""),

@@ -55,7 +55,7 @@ async def build(
 
     if not config.bucket:
         buckets = AllBuckets(manager, config, compose, nursery)
-        await buckets.start()
+        await buckets.start(listing)
         return buckets
     store = await _open_bucket(manager, config)
     filesystem = Filesystem(compose(store, await store.status()))

@@ -29,6 +29,7 @@ from natsfs.errors import (
     QuotaExceededError,
     WrongRevision,
 )
+from natsfs.progress import Progress, unheard
 from natsfs.store.contention import Contention
 from natsfs.store.model import (
     NOTHING,
@@ -347,17 +348,16 @@ class ObjectStoreManager(Protocol):
         """The bucket that *status* describes, without asking whether it still exists."""
 
     @abstractmethod
-    async def list(self) -> list[BucketStatus]:
-        """Every bucket that the user may see, sorted by name."""
+    async def list(self, progress: Progress = unheard) -> list[BucketStatus]:
+        """Every bucket that the user may see, sorted by name; *progress* is told of streams."""
 
     @abstractmethod
-    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[BucketEvent]]:
+    def watch(
+        self, progress: Progress = unheard
+    ) -> AbstractAsyncContextManager[AsyncIterator[BucketEvent]]:
         """The buckets that the user may see: a `BucketCreated` for each, `BucketsListed`, then what
-        is created and deleted, as it happens where the user may hear of it, and within a minute
-        elsewhere.  After a lost connection only the differences are told.
-
-        The iterator does not end by itself.
-        """
+        is created and deleted, at once where the user may hear of it, else within a minute; after a
+        lost connection, only what differs.  It does not end by itself.  *progress* as in `list`."""
 
     @abstractmethod
     async def account(self) -> AccountLimits:

@@ -32,6 +32,7 @@ from natsfs.errors import (
     ReadOnlyError,
     StaleVersion,
 )
+from natsfs.progress import Progress, unheard
 from natsfs.store.base import ObjectStore, ObjectStoreManager
 from natsfs.store.memory_draft import MemoryDraft
 from natsfs.store.memory_stream import MemoryStream, Message, Publish, cover
@@ -105,9 +106,12 @@ class MemoryStore(ObjectStore):
         await self.begin("purge_chunks", nuid)
         return self.stream.purge(subject)
 
-    async def count_chunks(self) -> Mapping[str, int]:
+    async def count_chunks(self, progress: Progress = unheard) -> Mapping[str, int]:
+        progress(0, 0)
         await self.begin("count_chunks", self.bucket)
-        return self.stream.counts(chunk_prefix(self.bucket))
+        counts = self.stream.counts(chunk_prefix(self.bucket))
+        progress(len(counts), len(counts))
+        return counts
 
     async def inspect_chunks(self, nuid: str) -> ChunkSet:
         subject = chunk_subject(self.bucket, nuid)
@@ -299,14 +303,19 @@ class MemoryManager(ObjectStoreManager):
             store.stream.delete()
         return store
 
-    async def list(self) -> list[BucketStatus]:
+    async def list(self, progress: Progress = unheard) -> list[BucketStatus]:
+        progress(0, 0)
         await self.begin("list", "")
-        return [self.status_of(store.stream) for _, store in sorted(self._stores.items())]
+        found = [self.status_of(store.stream) for _, store in sorted(self._stores.items())]
+        progress(len(found), len(found))
+        return found
 
     @asynccontextmanager
-    async def watch(self) -> AsyncGenerator[AsyncIterator[BucketEvent], None]:
+    async def watch(
+        self, progress: Progress = unheard
+    ) -> AsyncGenerator[AsyncIterator[BucketEvent], None]:
         send, receive = trio.open_memory_channel[BucketEvent](math.inf)
-        for status in await self.list():
+        for status in await self.list(progress):
             send.send_nowait(BucketCreated(status))
         send.send_nowait(BucketsListed())
         self._watchers.add(send)

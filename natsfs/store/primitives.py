@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from natsfs.errors import WrongRevision
+from natsfs.progress import Progress, unheard
 from natsfs.store.model import (
     AccountLimits,
     Advisory,
@@ -153,8 +154,9 @@ class Primitives(Protocol):
         """Free the chunks of a version and return how many there were.  Works in a full bucket."""
 
     @abstractmethod
-    async def count_chunks(self) -> Mapping[str, int]:
+    async def count_chunks(self, progress: Progress = unheard) -> Mapping[str, int]:
         """How many messages there are for each nuid that has any, owned by an object or not.
+        *progress* is told how many nuids are known of how many.
 
         What is stored meanwhile may be missing, and nothing is told that was not there.  The server
         sorts all subjects for it: seconds and some 100 bytes each in a bucket of a million.

@@ -64,6 +64,18 @@ class Verdict:
     unowned: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Who is told how far a `Checker` is: with counting what is stored, listing objects, comparing
+    the two, reading (in bytes), and putting aside what is damaged."""
+
+    counting: Progress = unheard
+    listing: Progress = unheard
+    comparing: Progress = unheard
+    reading: Progress = unheard
+    moving: Progress = unheard
+
+
 class Checker:
     """Checks the objects of one bucket whose names *covers* accepts.
 
@@ -74,15 +86,13 @@ class Checker:
         self,
         store: ObjectStore,
         covers: Callable[[str], bool],
-        progress: Progress,
+        stages: Stages = Stages(),
         *,
-        listing: Progress = unheard,
         data: bool = True,
     ) -> None:
         self._store = store
         self._covers = covers
-        self._progress = progress
-        self._listing = listing
+        self._stages = stages
         self._data = data
         self._verdict = Verdict()
         self._total = 0
@@ -90,8 +100,8 @@ class Checker:
     async def run(self, *, repair: bool = False) -> Verdict:
         """What is wrong; with *repair*, damaged objects are renamed into `QUARANTINE`, which
         changes metas only.  Errors: those of the store."""
-        counts = await self._store.count_chunks()
-        listing = await list_bucket(self._store, self._listing)
+        counts = await self._store.count_chunks(self._stages.counting)
+        listing = await list_bucket(self._store, self._stages.listing)
         verdict = self._verdict
         verdict.unowned = sum(not listing.owns(nuid) for nuid in counts)
         verdict.problems += [
@@ -101,15 +111,23 @@ class Checker:
         verdict.objects = len(objects)
         verdict.problems += _shared(objects)
         verdict.problems += _dangling(objects, listing)
-        sound = [info for info in objects if await self._is_there(info, counts)]
+        sound = await self._compare(objects, counts)
         if self._data:
             await self._read_all(sound)
         if repair:
-            by_name = {info.name: info for info in objects}
-            for problem in verdict.problems:
-                if problem.kind in ("chunks", "digest"):
-                    problem.moved_to = await self._put_aside(by_name[problem.name])
+            await self._put_damaged_aside({info.name: info for info in objects})
         return verdict
+
+    async def _compare(
+        self, objects: list[ObjectInfo], counts: Mapping[str, int]
+    ) -> list[ObjectInfo]:
+        """Those of *objects* whose chunks are all there."""
+        sound = []
+        for number, info in enumerate(objects, 1):
+            if await self._is_there(info, counts):
+                sound.append(info)
+            self._stages.comparing(number, len(objects))
+        return sound
 
     def _wanted(self, info: ObjectInfo) -> bool:
         return not info.deleted and self._covers(info.name)
@@ -166,10 +184,16 @@ class Checker:
             piece = await self._store.read(info, start, start + GET_WINDOW)
             digest.update(piece)
             self._verdict.size += len(piece)
-            self._progress(self._verdict.size, self._total)
+            self._stages.reading(self._verdict.size, self._total)
         check_digest(info, digest.digest())
 
     # -- repair -----------------------------------------------------------------------------------
+
+    async def _put_damaged_aside(self, by_name: Mapping[str, ObjectInfo]) -> None:
+        damaged = [one for one in self._verdict.problems if one.kind in ("chunks", "digest")]
+        for number, problem in enumerate(damaged, 1):
+            problem.moved_to = await self._put_aside(by_name[problem.name])
+            self._stages.moving(number, len(damaged))
 
     async def _put_aside(self, info: ObjectInfo) -> str:
         """The name in quarantine, empty if the object has changed or cannot be renamed."""

@@ -79,26 +79,34 @@ class Garbage:
         return sum(chunks.size for chunks in self.chunks)
 
 
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Who is told how far a `Collector` is: with counting the versions that are stored, listing
+    objects, looking at what has none, and freeing that."""
+
+    counting: Progress = unheard
+    listing: Progress = unheard
+    looking: Progress = unheard
+    freeing: Progress = unheard
+
+
 class Collector:
     """Finds the garbage of one bucket, and removes it.
 
     *journaled* gives the versions of the bucket of some identity that files in journals need.
-    *listing* is told how far the list of objects is.
     """
 
     def __init__(
         self,
         store: ObjectStore,
         ages: Ages,
-        progress: Progress,
         journaled: Callable[[str], AbstractSet[str]] = lambda identity: frozenset(),
-        listing: Progress = unheard,
+        stages: Stages = Stages(),
     ) -> None:
         self._store = store
         self._ages = ages
-        self._progress = progress
         self._journaled = journaled
-        self._listing = listing
+        self._stages = stages
 
     async def run(self, *, remove: bool) -> Garbage:
         """What there is, and with *remove* was; what somebody took into use meanwhile is left out.
@@ -109,8 +117,8 @@ class Collector:
         status = await self._store.status()
         now_ns = status.asked_ns or time.time_ns()
         # Counted before the metas are read: what is written meanwhile is then not counted.
-        counts = await self._store.count_chunks()
-        async with follow(self._store, self._listing) as following:
+        counts = await self._store.count_chunks(self._stages.counting)
+        async with follow(self._store, self._stages.listing) as following:
             # Read after the metas: what was in a journal until then has an object now.
             listing = await following.listing()
             needed = self._journaled(status.identity)
@@ -131,7 +139,7 @@ class Collector:
         found.waiting = len(needed & set(unowned))
         unowned = [nuid for nuid in unowned if nuid not in needed]
         recent = {info.nuid for info in listing.found.values() if self._is_recent(info, now_ns)}
-        for chunks in await self._each(unowned, self._inspect):
+        for chunks in await _each(unowned, self._inspect, self._stages.looking):
             if chunks is None:
                 continue
             if chunks.nuid in recent or _age(chunks.time_ns, now_ns) < self._ages.chunks:
@@ -169,33 +177,44 @@ class Collector:
         async def forget(info: ObjectInfo) -> ObjectInfo | None:
             return info if await self._store.purge_meta(info.subject, info.revision) else None
 
+        todo = len(found.chunks) + len(found.claims) + len(found.tombstones)
+        done = 0
+
+        def freed(_done: int, _total: int) -> None:
+            nonlocal done
+            done += 1
+            self._stages.freeing(done, todo)
+
         # Chunks first: in a full bucket they make room.
         return Garbage(
-            chunks=_kept(await self._each(found.chunks, purge)),
-            claims=_kept(await self._each(found.claims, forget)),
-            tombstones=_kept(await self._each(found.tombstones, forget)),
+            chunks=_kept(await _each(found.chunks, purge, freed)),
+            claims=_kept(await _each(found.claims, forget, freed)),
+            tombstones=_kept(await _each(found.tombstones, forget, freed)),
             young=found.young,
             waiting=found.waiting,
             unowned=found.unowned,
             unreadable=found.unreadable,
         )
 
-    async def _each(self, items: Iterable[_Item], work: Callable[[_Item], Awaitable[T]]) -> list[T]:
-        """The results of *work* for all *items*, some at a time.  Errors: the first of *work*, in
-        an exception group."""
-        todo = list(items)
-        results: list[T] = []
-        waiting = iter(todo)
 
-        async def worker() -> None:
-            for item in waiting:
-                results.append(await work(item))
-                self._progress(len(results), len(todo))
+async def _each(
+    items: Iterable[_Item], work: Callable[[_Item], Awaitable[T]], progress: Progress
+) -> list[T]:
+    """The results of *work* for all *items*, some at a time.  Errors: the first of *work*, in an
+    exception group."""
+    todo = list(items)
+    results: list[T] = []
+    waiting = iter(todo)
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(AT_ONCE, len(todo))):
-                nursery.start_soon(worker)
-        return results
+    async def worker() -> None:
+        for item in waiting:
+            results.append(await work(item))
+            progress(len(results), len(todo))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(AT_ONCE, len(todo))):
+            nursery.start_soon(worker)
+    return results
 
 
 def _kept(results: Iterable[T | None]) -> list[T]:

@@ -154,7 +154,10 @@ async def test_list_buckets(manager: ObjectStoreManager, new_bucket: NewBucket) 
     """B1: the buckets are listed by name, as their status says."""
     stores = [await manager.create(BucketConfig(new_bucket())) for _ in range(3)]
     await put(stores[0], "a", b"data")
-    listed = await manager.list()
+    told: list[tuple[int, int]] = []
+    listed = await manager.list(lambda done, total: told.append((done, total)))
+    assert told[0] == (0, 0)
+    assert told[-1][0] == told[-1][1] >= len(listed)
     assert [status.bucket for status in listed] == sorted(status.bucket for status in listed)
     for store in stores:
         assert await store.status() in listed
@@ -281,13 +284,15 @@ def about(bucket: str) -> Callable[[BucketEvent], bool]:
 async def test_watch_begins_with_a_list(manager: ObjectStoreManager, store: ObjectStore) -> None:
     """B1: a watch of the buckets begins with those that there are."""
     seen = []
-    async with manager.watch() as events:
+    counted: list[tuple[int, int]] = []
+    async with manager.watch(lambda done, total: counted.append((done, total))) as events:
         async for event in events:
             if isinstance(event, BucketsListed):
                 break
             seen.append(event)
     assert BucketCreated(await store.status()) in seen
     assert all(isinstance(event, BucketCreated) for event in seen)
+    assert counted[-1][0] == counted[-1][1] >= len(seen)
 
 
 async def test_watch_buckets(manager: ObjectStoreManager, new_bucket: NewBucket) -> None:

@@ -22,7 +22,10 @@ async def test_count_chunks(store: ObjectStore, foreign: Foreign) -> None:
     await put(store, "empty", b"")
     orphan = new_nuid()
     await foreign.publish(store.bucket, chunk_subject(store.bucket, orphan), b"x")
-    assert dict(await store.count_chunks()) == {info.nuid: 3, orphan: 1}
+    told: list[tuple[int, int]] = []
+    counts = await store.count_chunks(lambda done, total: told.append((done, total)))
+    assert dict(counts) == {info.nuid: 3, orphan: 1}
+    assert told == [(0, 0), (2, 2)]
     await store.delete("a")
     assert dict(await store.count_chunks()) == {orphan: 1}
 

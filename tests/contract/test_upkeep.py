@@ -26,7 +26,7 @@ def untold(done: int, total: int) -> None:
 
 
 async def collect(store: ObjectStore, ages: Ages = NOW, *, remove: bool = True) -> Garbage:
-    return await Collector(store, ages, untold).run(remove=remove)
+    return await Collector(store, ages).run(remove=remove)
 
 
 async def check(
@@ -36,7 +36,7 @@ async def check(
     data: bool = True,
     repair: bool = False,
 ) -> Verdict:
-    return await Checker(store, covers, untold, data=data).run(repair=repair)
+    return await Checker(store, covers, data=data).run(repair=repair)
 
 
 async def orphan(store: ObjectStore, foreign: Foreign, *chunks: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -89,6 +90,9 @@ def test_contexts(tmp_path: Path, place: Path, environment: dict[str, str]) -> N
             assert natsfs(environment, "ls", place).check().split()[-1] == "file"
             (told,) = json.loads(natsfs(environment, "status", "--json", place).check())
             assert told["server"]["context"] == "prod"
+            head, _, row = natsfs(environment, "status", place).check().splitlines()
+            assert re.split(" {2,}", head)[:3] == ["Directory", "Source", "Context"]
+            assert re.split(" {2,}", row)[2].strip() == "prod"
             assert PASSWORD not in json.dumps(told) + Path("/proc/mounts").read_text()
             doctor = natsfs(environment, "doctor", place)
             assert "ok       context: 'prod', of " in doctor.out

@@ -9,16 +9,19 @@ import re
 import select
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from natsfs.config import ServerConfig
-from natsfs.server import Server
+from natsfs.server import Server, start_server
+from natsfs.store.jetstream import JetStreamManager
+from natsfs.store.model import BucketConfig
 from natsfs.store.session import Request, open_session
-from natsfs.store.wire import meta_subject, new_nuid
+from natsfs.store.wire import chunk_subject, meta_subject, new_nuid
 from tests.faults.proxy import Proxy
 from tests.faults.secured import natsfs
 
@@ -30,14 +33,18 @@ pytestmark = [pytest.mark.mount, pytest.mark.server]
 OBJECTS = 2_500
 RATE = 600_000
 
+#: Buckets: more than a page of their list has.
+BUCKETS = 300
 
-async def fill(url: str, bucket: str) -> None:
-    """Put many empty objects into *bucket*."""
+
+async def fill(url: str, bucket: str, subject_of: Callable[[str], str] | None = None) -> None:
+    """Put many empty objects into *bucket*, or their metas on other subjects."""
+    subject_of = subject_of or partial(meta_subject, bucket)
     async with open_session(ServerConfig(urls=(url,))) as session:
         for first in range(0, OBJECTS, 500):
             names = [f"object {number}" for number in range(first, first + 500)]
             await session.exchange(
-                [Request(meta_subject(bucket, name), meta(bucket, name)) for name in names]
+                [Request(subject_of(name), meta(bucket, name)) for name in names]
             )
 
 
@@ -104,6 +111,65 @@ def test_listing(slow: str, environment: dict[str, str], command: str) -> None:
     status, shown = on_terminal(environment, command, slow)
     assert status == 0
     check_bar(shown, "listing")
+
+
+@pytest.mark.parametrize("command", ["gc", "fsck"])
+def test_counting(
+    line: str, proxy: Proxy, nats_server: Server, environment: dict[str, str], command: str
+) -> None:
+    """E: while the server counts what is stored, which tells nothing before it is done, there is a
+    bar without numbers."""
+    bucket = line.rpartition("/")[2]
+    trio.run(fill, nats_server.url, bucket, lambda name: chunk_subject(bucket, new_nuid()))
+
+    def slowly(frame: bytes) -> bool:
+        """Only what the server has counted is long."""
+        proxy.rate = 60_000 if len(frame) > 50_000 else 0
+        return False
+
+    proxy.down = slowly
+    status, shown = on_terminal(environment, command, line)
+    assert status == 0
+    plain = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", shown)
+    assert re.search(r"^counting [━ ]+\r", plain), shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Iterator[str]:
+    """A server with many buckets, at the end of a slow line."""
+    server = start_server(tmp_path / "server")
+    proxy = Proxy(server.port)
+    proxy.rate = 150_000
+    try:
+        trio.run(make_buckets, server.url)
+        yield proxy.url
+    finally:
+        proxy.close()
+        server.stop()
+
+
+async def make_buckets(url: str) -> None:
+    async with open_session(ServerConfig(urls=(url,))) as session:
+        manager = JetStreamManager(session)
+        for number in range(BUCKETS):
+            await manager.create(BucketConfig(f"b{number}", storage="memory"))
+
+
+def test_many_buckets(many: str, environment: dict[str, str], tmp_path: Path) -> None:
+    """E: mounting all buckets, and listing them, says how many of them are known."""
+    top = tmp_path / "top"
+    top.mkdir()
+    status, shown = on_terminal(environment, "mount", many, top)
+    try:
+        assert status == 0
+        assert len(os.listdir(top)) == BUCKETS
+    finally:
+        natsfs(environment, "umount", top).check()
+    listed = on_terminal(environment, "bucket", "list", "--server", many)[1]
+    for seen in (shown, listed):
+        assert re.search(rf"listing .*\d+/{BUCKETS}\b", seen), seen
+        assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h") == 1
 
 
 def test_mount(slow: str, environment: dict[str, str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 
 import pytest
@@ -19,9 +20,17 @@ from natsfs.upkeep.listing import list_bucket
 def bars(monkeypatch: pytest.MonkeyPatch, *, terminal: bool = True) -> tuple[Bars, io.StringIO]:
     """Bars that show everything at once, and where."""
     monkeypatch.setattr(drawing, "REFRESH", 0.0)
+    monkeypatch.setattr(drawing, "PATIENCE", 0.0)
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=terminal, width=80, color_system=None)
     return Bars(console), shown
+
+
+def drawn(found: Bars) -> None:
+    """Show what was told so far."""
+    assert found._drawing is not None
+    found._drawing.join()
+    found._progress.refresh()
 
 
 def test_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +40,7 @@ def test_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
     found._progress.get_time = iter(range(1000)).__next__
     for done in (0, 1000, 2000, 3000):
         tell(done, 10_000)
-    found._progress.refresh()
+    drawn(found)
     found.end()
     last = shown.getvalue()
     assert "listing" in last
@@ -48,12 +57,38 @@ def test_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     found, shown = bars(monkeypatch)
     listing, checking = found.stage("listing"), found.stage("checking", in_bytes=True)
     listing(5, 5)
+    drawn(found)
+    assert "listing" in shown.getvalue()
     checking(2**20, 2**21)
-    shown.truncate(0)
-    found._progress.refresh()
+    shown.seek(0)
+    shown.truncate()
+    drawn(found)
     found.end()
     assert "listing" not in shown.getvalue()
     assert "1.0/2.0 MiB" in shown.getvalue()
+
+
+def test_one_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E: a bar is there, without numbers, while nobody knows how much there is to do."""
+    found, shown = bars(monkeypatch)
+    tell = found.stage("counting")
+    tell(0, 0)
+    drawn(found)
+    assert "counting" in shown.getvalue()
+    assert not re.search(r"\d+/|\?", re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", shown.getvalue()))
+    tell(5, 10)
+    drawn(found)
+    found.end()
+    assert "5/10" in shown.getvalue()
+
+
+def test_over_in_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E: a command that takes no time leaves the screen alone."""
+    found, shown = bars(monkeypatch)
+    monkeypatch.setattr(drawing, "PATIENCE", 3600.0)
+    found.stage("listing")(1, 2)
+    found.end()
+    assert shown.getvalue() == ""
 
 
 def test_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:

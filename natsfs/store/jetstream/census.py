@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from natsfs.progress import Progress, unheard
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.model import ChunkSet
 from natsfs.store.protocol import StoredMessage, get_next, parse_stored
 from natsfs.store.wire import chunk_prefix, chunk_subject, meta_prefix
 
 
-async def count_chunks(bucket: Bucket) -> Mapping[str, int]:
+async def count_chunks(bucket: Bucket, progress: Progress = unheard) -> Mapping[str, int]:
     """`ObjectStore.count_chunks`."""
     prefix = chunk_prefix(bucket.subjects)
-    counts = await _count(bucket, f"{prefix}*")
+    counts = await _count(bucket, f"{prefix}*", progress)
     return {subject.removeprefix(prefix): count for subject, count in counts.items()}
 
 
@@ -26,18 +27,21 @@ async def count_metas(bucket: Bucket) -> int:
     return sum((await _count(bucket, f"{meta_prefix(bucket.subjects)}*")).values())
 
 
-async def _count(bucket: Bucket, subjects: str) -> dict[str, int]:
+async def _count(bucket: Bucket, subjects: str, progress: Progress = unheard) -> dict[str, int]:
     """How many messages are on each of *subjects*: STREAM.INFO tells 100,000 at a time."""
     what, verb = f"what is in bucket {bucket.name!r}", f"STREAM.INFO.{bucket.stream}"
     counts: dict[str, int] = {}
     offset = 0
+    progress(0, 0)
     while True:
         wanted = {"subjects_filter": subjects, "offset": offset}
         info = await bucket.api.ask(what, verb, wanted)
         found = info["state"].get("subjects") or {}
         counts.update(found)
         offset += len(found)
-        if not found or offset >= info.get("total", 0):
+        total = info.get("total", 0)
+        progress(offset, max(offset, total))
+        if not found or offset >= total:
             return counts
 
 

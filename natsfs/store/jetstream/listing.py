@@ -26,6 +26,7 @@ from natsfs.errors import (
     RequestTimeout,
     ServerRefused,
 )
+from natsfs.progress import Progress, unheard
 from natsfs.store.jetstream.api import Api
 from natsfs.store.model import (
     BucketCreated,
@@ -72,11 +73,14 @@ class BucketList:
     missing: set[str] = field(default_factory=set)
 
 
-async def list_buckets(api: Api) -> BucketList:
+async def list_buckets(api: Api, progress: Progress = unheard) -> BucketList:
     """Every bucket that the user may see.  One whose description cannot be read is logged and left
-    out.  Errors: those of `Api.ask`."""
+    out.  *progress* is told how many streams are listed of how many: a page has 256.
+
+    Errors: those of `Api.ask`."""
     listed = BucketList()
     offset = 0
+    progress(0, 0)
     while True:
         page = await api.ask("the list of buckets", "STREAM.LIST", {"offset": offset})
         streams = page.get("streams") or []
@@ -85,7 +89,9 @@ async def list_buckets(api: Api) -> BucketList:
                 _note(listed, info)
         listed.missing.update(page.get("missing") or ())
         offset += len(streams)
-        if not streams or offset >= page.get("total", 0):
+        total = page.get("total", 0)
+        progress(offset, max(offset, total))
+        if not streams or offset >= total:
             return listed
 
 
@@ -99,13 +105,14 @@ def _note(listed: BucketList, info: dict[str, object]) -> None:
 
 
 class BucketsWatcher:
-    """Follows which buckets there are."""
+    """Follows which buckets there are.  *progress* is told how far the first list is."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, progress: Progress = unheard) -> None:
         # On the connection that the advisories come by: a list is then never older than they are.
         self._api = api.control
         #: When each bucket that was told of was created.
         self._known: dict[str, int] = {}
+        self._progress = progress
         self._denied = False
         self._incomplete = False
 
@@ -150,7 +157,8 @@ class BucketsWatcher:
 
     async def _differences(self) -> list[BucketEvent]:
         """What a list shows that has not been told."""
-        listed = await list_buckets(self._api)
+        listed = await list_buckets(self._api, self._progress)
+        self._progress = unheard
         self._incomplete = bool(listed.missing)
         told: list[BucketEvent] = []
         for bucket in self._known.keys() - listed.found.keys():

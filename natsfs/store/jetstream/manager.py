@@ -11,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from natsfs.errors import ServerRefused
+from natsfs.progress import Progress, unheard
 from natsfs.store.base import ObjectStoreManager
 from natsfs.store.jetstream.api import Api, Plane
 from natsfs.store.jetstream.listing import BucketsWatcher, list_buckets
@@ -93,13 +94,15 @@ class JetStreamManager(ObjectStoreManager):
     async def delete(self, bucket: str) -> None:
         await self._api.ask(f"bucket {bucket!r}", f"STREAM.DELETE.{stream_name(bucket)}")
 
-    async def list(self) -> list[BucketStatus]:
-        found = (await list_buckets(self._api)).found
+    async def list(self, progress: Progress = unheard) -> list[BucketStatus]:
+        found = (await list_buckets(self._api, progress)).found
         return [found[bucket] for bucket in sorted(found)]
 
     @asynccontextmanager
-    async def watch(self) -> AsyncGenerator[AsyncIterator[BucketEvent], None]:
-        async with aclosing(BucketsWatcher(self._api).events()) as events:
+    async def watch(
+        self, progress: Progress = unheard
+    ) -> AsyncGenerator[AsyncIterator[BucketEvent], None]:
+        async with aclosing(BucketsWatcher(self._api, progress).events()) as events:
             yield events
 
     async def account(self) -> AccountLimits:

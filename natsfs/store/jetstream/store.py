@@ -16,6 +16,7 @@ from natsfs.errors import (
     ReadOnlyError,
     ServerRefused,
 )
+from natsfs.progress import Progress, unheard
 from natsfs.store.base import ObjectStore
 from natsfs.store.jetstream.advisories import listen
 from natsfs.store.jetstream.api import Api
@@ -86,8 +87,8 @@ class JetStreamStore(ObjectStore):
         self._bucket.check_writable()
         return await self._committer.purge(chunk_subject(self.bucket, nuid))
 
-    async def count_chunks(self) -> Mapping[str, int]:
-        return await count_chunks(self._bucket)
+    async def count_chunks(self, progress: Progress = unheard) -> Mapping[str, int]:
+        return await count_chunks(self._bucket, progress)
 
     async def inspect_chunks(self, nuid: str) -> ChunkSet:
         return await inspect_chunks(self._bucket, nuid)

@@ -33,12 +33,12 @@ def _escaped(character: str) -> str:
     return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
-def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+def print_pairs(pairs: Iterable[tuple[str, str]], indent: int = 0) -> None:
     """Print one fact a line, the values in a column."""
     known = [(name, printable(value)) for name, value in pairs]
     width = max((len(name) for name, _ in known), default=0)
     for name, value in known:
-        click.echo(f"{name + ':':<{width + 1}} {value}")
+        click.echo(f"{'':{indent}}{name + ':':<{width + 1}} {value}".rstrip())
 
 
 def printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import click
 
 from natsfs.cli.commands import Command
 from natsfs.cli.mountpoint import complete_mount, located, natsfs_mounts
-from natsfs.cli.output import print_json, printable, say
+from natsfs.cli.output import print_json, print_pairs, printable, say
 from natsfs.cli.places import cache_directory, control_directory
 from natsfs.cli.quantities import shown_duration, shown_size
-from natsfs.cli.tables import print_table_or_pairs
+from natsfs.cli.tables import fits, print_table
 from natsfs.control import Answer, MountStatus, list_mounts, socket_path
 from natsfs.data.salvage import waiting
 from natsfs.errors import CacheError, UsageError
@@ -53,15 +54,36 @@ def status(directories: tuple[str, ...], as_json: bool) -> None:
 
 
 def _print_mounts(found: list[dict[str, Any]]) -> None:
+    """A table where the terminal is wide enough, else some lines for each mount."""
     rows = [_row(mount) for mount in found]
     shown = [
         number
         for number, title in enumerate(COLUMNS)
         if title != "Context" or any(row[number] for row in rows)
     ]
-    print_table_or_pairs(
-        [COLUMNS[number] for number in shown], [[row[number] for number in shown] for row in rows]
-    )
+    columns = [COLUMNS[number] for number in shown]
+    cells = [[row[number] for number in shown] for row in rows]
+    if fits(columns, cells):
+        print_table(columns, cells)
+        return
+    for number, mount in enumerate(found):
+        if number:
+            click.echo()
+        click.echo(printable(mount["directory"]))
+        print_pairs(_facts(mount), indent=2)
+
+
+def _facts(mount: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "Source", mount["source"]
+    if context := _context(mount):
+        yield "Context", context
+    if "pid" not in mount:
+        yield "State", _connection(mount)
+        return
+    yield "State", f"{_connection(mount)}, up {_uptime(mount)}, process {mount['pid']}"
+    yield "Objects", f"{mount['objects']}, {shown_size(mount['cache']['used'])} in the cache"
+    yield "Pending", f"{shown_size(mount['pending'])}, {_left(mount)} files in the journal"
+    yield "Errors", str(mount["errors"])
 
 
 def _print_waiting() -> None:
@@ -116,16 +138,30 @@ def _row(mount: dict[str, Any]) -> tuple[str, ...]:
     return (
         mount["directory"],
         mount["source"],
-        mount.get("server", {}).get("context", ""),
+        _context(mount),
         "-" if silent else str(mount["pid"]),
-        "-" if silent else shown_duration(max(1.0, mount["uptime"])),
-        mount["connection"] + (", read-only" if mount.get("read_only") else ""),
+        "-" if silent else _uptime(mount),
+        _connection(mount),
         "-" if silent else str(mount["objects"]),
         "-" if silent else shown_size(mount["pending"]),
         "-" if silent else _left(mount),
         "-" if silent else shown_size(mount["cache"]["used"]),
         "-" if silent else str(mount["errors"]),
     )
+
+
+def _context(mount: dict[str, Any]) -> str:
+    """The context of the nats command that the mount was made by, if one was."""
+    name: str = mount.get("server", {}).get("context", "")
+    return name
+
+
+def _uptime(mount: dict[str, Any]) -> str:
+    return shown_duration(max(1.0, mount["uptime"]))
+
+
+def _connection(mount: dict[str, Any]) -> str:
+    return str(mount["connection"]) + (", read-only" if mount.get("read_only") else "")
 
 
 def _left(mount: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from natsfs.cli.output import print_pairs, printable
+from natsfs.cli.output import printable
 
 #: Columns where no terminal sets a limit: rich would cut tables at 80 in a pipe.
 WIDE = 10_000
@@ -24,21 +24,13 @@ WIDE = 10_000
 GAP = 3
 
 
-def print_table_or_pairs(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table where the terminal is wide enough for it, else one fact a line, with a blank
-    line between what would be rows."""
+def fits(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a table is as wide as the terminal at most; where there is none, any is."""
     width = sum(
         max(cell_len(printable(cell)) for cell in (*cells, title.rstrip(">"))) + GAP
         for title, *cells in zip(columns, *rows, strict=True)
     )
-    if not sys.stdout.isatty() or width - GAP <= Console().width:
-        print_table(columns, rows)
-        return
-    titles = [title.rstrip(">") for title in columns]
-    for number, row in enumerate(rows):
-        if number:
-            click.echo()
-        print_pairs(zip(titles, row, strict=True))
+    return not sys.stdout.isatty() or width - GAP <= Console().width
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

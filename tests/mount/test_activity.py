@@ -25,6 +25,7 @@ from natsfs.server import start_server
 from .conftest import Mounter
 from .foreign import ForeignClient
 from .mounting import SETTLE, Mount, Result, natsfs_command, refused, run, wait_until
+from .test_progress import on_terminal
 
 pytestmark = [pytest.mark.mount, pytest.mark.timeout(120)]
 
@@ -168,6 +169,19 @@ def test_status_counts(
     head, _, row = text.splitlines()
     assert head.split()[-4:] == ["Pending", "Journal", "Cache", "Errors"]
     assert row.split()[-1] == str(found["errors"])
+
+
+def test_status_on_a_narrow_terminal(mount: Mount, environment: dict[str, str]) -> None:
+    """E: where a table would not fit, each mount has a few lines of its own."""
+    status, shown = on_terminal(environment, "status", mount.directory)
+    assert status == 0
+    lines = shown.splitlines()
+    assert lines[0] == str(mount.directory)
+    assert [line.split()[0] for line in lines[1:]] == [
+        *("Source:", "State:", "Objects:", "Pending:", "Errors:"),
+    ]
+    assert re.fullmatch(r"  State:   connected, up \d+s, process \d+", lines[2])
+    assert "\x1b" not in shown
 
 
 def test_reconnects(mounter: Mounter, natsfs: Natsfs, tmp_path: Path) -> None:

@@ -71,7 +71,9 @@ class _Commands(Group):
 
 
 @click.group(cls=_Commands, epilog="`natsfs help` lists pages on semantics, errors and more.")
-@click.version_option(__version__, prog_name="natsfs", message="%(prog)s %(version)s")
+@click.version_option(
+    __version__, "-V", "--version", prog_name="natsfs", message="%(prog)s %(version)s"
+)
 def natsfs() -> None:
     """Mount NATS JetStream Object Store buckets as directories.
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from natsfs.cli.connection import connection_options
+from natsfs.cli.examples import examples_of
 from natsfs.cli.places import server_directory
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -103,6 +104,13 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _spelled_out(args))
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        if examples := examples_of(ctx.command_path):
+            with formatter.section("Examples"):
+                for line in examples:
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
 
 class MountCommand(Command):
     """A command whose `-o NAME[=VALUE],…` says the same as its long options."""
@@ -139,7 +147,7 @@ class MountCommand(Command):
         if option is None or "-" in name:
             if ctx.meta["sloppy"]:
                 return ""
-            raise click.UsageError(f"unknown mount option {word.partition('=')[0]!r}", ctx)
+            raise click.UsageError(self._unknown(word.partition("=")[0]), ctx)
         if option.is_flag:
             if equals:
                 raise click.UsageError(f"the mount option {name!r} takes no value", ctx)
@@ -147,6 +155,12 @@ class MountCommand(Command):
         if not equals and name != "embedded":
             raise click.UsageError(f"the mount option {name!r} needs a value: {name}=…", ctx)
         return f"{_long(name)}={value}"
+
+    def _unknown(self, name: str) -> str:
+        known = {*self.long_options(), *ALIASES, *KERNEL_WORDS, *FOR_OTHERS}
+        like = get_close_matches(name.removeprefix(_OWN), known, 1)
+        hint = f"; perhaps you mean {like[0]!r}" if like else ""
+        return f"unknown mount option {name!r}{hint}"
 
     def long_options(self) -> dict[str, click.Option]:
         """The options that `-o` has, by the names that it has for them."""

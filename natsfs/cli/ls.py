@@ -17,6 +17,7 @@ from natsfs.cli.quantities import shown_size
 from natsfs.cli.stores import with_manager
 from natsfs.cli.target import Target, target_of
 from natsfs.config import TreeConfig
+from natsfs.errors import NotFoundError
 from natsfs.filesystem.attributes import of_object
 from natsfs.store.base import ObjectStoreManager
 from natsfs.store.model import ObjectInfo
@@ -42,6 +43,8 @@ def ls(source: str, deleted: bool, as_json: bool, **options: Any) -> None:
     with shown("listing") as progress:
         listing = with_manager(collect, target.server, embedded)
     objects = _chosen(listing, target, deleted)
+    if target.prefix and not objects:
+        raise NotFoundError(f"bucket {target.bucket!r} has nothing at or below {target.prefix!r}")
     for subject, reason in listing.malformed.items():
         say(f"left out {printable(subject)}: {printable(reason)}")
     if as_json:

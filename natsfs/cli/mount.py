@@ -43,7 +43,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(cls=MountCommand)
-@click.argument("source", metavar="[SOURCE]")
+@click.argument("source", metavar="[SOURCE]", required=False)
 @click.argument("directory", metavar="DIRECTORY", type=_PATH, required=False)
 @click.option("--all", "all_buckets", is_flag=True, help="Show every bucket as a directory")
 @click.option("--create", is_flag=True, help="Make the bucket if there is none")
@@ -113,7 +113,7 @@ _PATH = click.Path(path_type=Path)
 )
 @store_options
 @click.pass_context
-def mount(ctx: click.Context, /, source: str, directory: Path | None, **options: Any) -> int:
+def mount(ctx: click.Context, /, source: str | None, directory: Path | None, **options: Any) -> int:
     """Show the bucket SOURCE as DIRECTORY, or every bucket as a directory in it.
 
     SOURCE is BUCKET, nats://HOST:PORT/BUCKET or tls://…; several hosts are separated by commas.
@@ -141,13 +141,18 @@ def mount(ctx: click.Context, /, source: str, directory: Path | None, **options:
     return 0
 
 
-def places(source: str, directory: Path | None, *, all_buckets: bool) -> tuple[str, Path]:
+def places(source: str | None, directory: Path | None, *, all_buckets: bool) -> tuple[str, Path]:
     """SOURCE, empty for all buckets of the usual server, and DIRECTORY, which may stand alone then.
 
     Errors: `UsageError`.
     """
-    if directory is not None:
+    if source is not None and directory is not None:
         return source, directory
+    if source is None:
+        raise UsageError(
+            "what is to be mounted, and where? `natsfs mount SOURCE DIRECTORY` mounts a bucket, "
+            "`natsfs mount --all DIRECTORY` all"
+        )
     if not all_buckets:
         raise UsageError(
             f"{source!r} is SOURCE or DIRECTORY, and both are needed; for all buckets of the "

@@ -10,6 +10,7 @@ import click
 from manpages.roff import bold, escaped, filled, italic, literal, paragraph, tagged
 from natsfs.cli import natsfs
 from natsfs.cli.commands import ALIASES, FOR_OTHERS, KERNEL_WORDS, MountCommand, store_options
+from natsfs.cli.examples import examples_of
 
 #: What is to be replaced, in a synopsis; the rest is typed or says how often.
 _WORD = re.compile(r"([A-Z_]+)")
@@ -86,7 +87,14 @@ def _section(path: str, command: click.Command, ctx: click.Context) -> str:
     own = [one for one in visible(command) if one.name not in common()]
     table = "".join(_option(one, ctx) for one in own)
     text, end = _prose(command.help or ""), _prose(command.epilog or "")
-    return f"{title}{text}{table}{end}{_more(command)}"
+    return f"{title}{text}{table}{end}{_more(command)}{_examples(path)}"
+
+
+def _examples(path: str) -> str:
+    lines = examples_of(path)
+    if not lines:
+        return ""
+    return f".PP\n{filled(paragraph('For example:'))}\n{literal(list(lines))}"
 
 
 def _more(command: click.Command) -> str:

@@ -103,6 +103,16 @@ def test_ls_of_a_mounted_directory(shell: Shell) -> None:
     assert [info["name"] for info in found] == ["d/", "d/f", "g"]
     below = shell.natsfs("ls", shell.directory / "d").check().splitlines()
     assert [line.split()[-1] for line in below] == ["d/", "d/f"]
+    nothing = shell.natsfs("ls", f"{shell.source}/nothing")
+    assert (nothing.status, nothing.out) == (1, "")
+    assert nothing.err.endswith(" has nothing at or below 'nothing'\n")
+
+
+def test_nothing_to_mount(shell: Shell) -> None:
+    """Who does not say what to mount is told how."""
+    said = shell.natsfs("mount")
+    assert (said.status, said.err.count("\n")) == (1, 1)
+    assert "`natsfs mount SOURCE DIRECTORY` mounts a bucket" in said.err
 
 
 def test_busy(shell: Shell) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from natsfs.cli.examples import EXAMPLES
 from natsfs.server import Server, start_server
 from tests.documents import DOCUMENTS, ROOT, command_lines
 
@@ -49,6 +50,19 @@ natsfs mount models /mnt/models
 kill -9 $(natsfs status --json | sed -n 's/^ *"pid": \\([0-9]*\\),/\\1/p')
 while [ -d /mnt/models ]; do :; done
 """
+
+#: What the examples of commands find on a host, once `models` can be mounted.
+HOST = """
+mkdir -p /mnt/prod ~/demo ~/.config/nats/context
+printf '{"url": "%s"}' "$NATS_URL" >~/.config/nats/context/prod.json
+natsfs bucket create releases
+natsfs mount models /mnt/models
+mkdir /mnt/models/llm
+echo bytes | tee /mnt/models/llm/weights.bin >/mnt/models/llm-7b
+"""
+
+#: Examples that go on until somebody ends them; other tests run these commands.
+ENDLESS = ("natsfs watch ", "natsfs serve", "natsfs top /mnt/models")
 
 RUN = [name for name, path in DOCUMENTS.items() if command_lines(path)]
 
@@ -89,9 +103,47 @@ def script_of(name: str, url: str) -> str:
     return "\n".join([PRELUDE, "set -x", *lines])
 
 
+def mounting_examples() -> list[str]:
+    """Those of `mount` and `umount`, each by itself."""
+    lines = []
+    for line in EXAMPLES["mount"]:
+        place = next(word for word in line.split() if word.startswith(("/mnt", "~/")))
+        lines += [line, f"natsfs umount {place}"]
+    again = "natsfs mount models /mnt/models"
+    return ["natsfs umount /mnt/models", *lines, *(f"{again}\n{one}" for one in EXAMPLES["umount"])]
+
+
+def other_examples() -> list[str]:
+    """Those of all other commands, which have a mount."""
+    return [
+        line
+        for words, examples in EXAMPLES.items()
+        for line in examples
+        if words not in ("mount", "umount") and not line.startswith(ENDLESS)
+    ]
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_examples_of_help(part: int, server: Server, reader: System) -> None:
+    """Every example in the help of a command works."""
+    others = other_examples()
+    middle = next(n for n, line in enumerate(others) if line.startswith("natsfs gc"))
+    parts = [mounting_examples(), others[:middle], others[middle:]]
+    lines = [PRELUDE, HOST, "set -x", *parts[part]]
+    run_script(reader, server, "\n".join(EXAMPLE.sub(server.url, line) for line in lines))
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_document(name: str, server: Server, reader: System) -> None:
     """Every command of the document works, one after the other, as a reader would type them."""
+    typed = run_script(reader, server, script_of(name, server.url))
+    assert typed >= sum(
+        is_run(line) and line.startswith("natsfs ") for line in command_lines(DOCUMENTS[name])
+    )
+
+
+def run_script(reader: System, server: Server, script: str) -> int:
+    """Run it; how many commands of natsfs it had.  None may fail or complain."""
     environment = {
         "PATH": f"/run/bin:{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHONPATH": str(ROOT),
@@ -100,13 +152,10 @@ def test_document(name: str, server: Server, reader: System) -> None:
         "NATS_URL": server.url,
     }
     try:
-        result = reader.run("/bin/sh", "-euc", script_of(name, server.url), env=environment)
+        result = reader.run("/bin/bash", "-euc", script, env=environment)
         assert result.status == 0, f"{result.out}\n{result.err}"
         assert re.findall(r"^natsfs: .*", result.err, re.MULTILINE) == []
-        typed = re.findall(r"^\+ natsfs ", result.err, re.MULTILINE)
-        assert len(typed) >= sum(
-            is_run(line) and line.startswith("natsfs ") for line in command_lines(DOCUMENTS[name])
-        )
+        return len(re.findall(r"^\+ natsfs ", result.err, re.MULTILINE))
     finally:
         # An embedded server ends with the last mount that uses it, not with one that is killed.
         for mount in json.loads(reader.natsfs("status", "--json").out or "[]"):

@@ -7,11 +7,14 @@ import re
 import subprocess
 import sys
 
+import click
 import pytest
+from manpages.options import commands
 
 from natsfs.cli import main
 from natsfs.cli.help import TOPICS
-from tests.documents import DOCUMENTS, MANUAL
+from tests.documents import DOCUMENTS, MANUAL, natsfs_calls
+from tests.unit.test_documents import check_call
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -35,6 +38,22 @@ def test_commands(capsys: pytest.CaptureFixture[str], words: str) -> None:
     text = told(capsys, "help", *words.split())
     assert text.startswith(f"Usage: natsfs {words} ")
     assert text == told(capsys, *words.split(), "--help")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [path.split()[1:] for path, command, _ in commands() if not isinstance(command, click.Group)],
+    ids=" ".join,
+)
+def test_examples(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    """The help of every command ends in examples of it that natsfs understands, on 80 columns."""
+    _, _, lines = told(capsys, *words, "--help").partition("\nExamples:\n")
+    assert max(map(len, lines.splitlines())) <= 80
+    calls = [call for line in lines.splitlines() for call in natsfs_calls(line)]
+    assert calls
+    for call in calls:
+        assert call[: len(words)] == words
+        check_call(call)
 
 
 @pytest.mark.parametrize("topic", TOPICS)

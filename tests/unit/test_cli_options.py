@@ -93,6 +93,8 @@ def test_words_for_the_kernel() -> None:
         ("password=secret", "unknown mount option 'password'"),
         ("read-only", "unknown mount option 'read-only'"),
         ("foreground", "unknown mount option 'foreground'"),
+        ("chache_size=1G", "'chache_size'; perhaps you mean 'cache_size'"),
+        ("noatme", "'noatme'; perhaps you mean 'noatime'"),
         ("read_only=1", "takes no value"),
         ("uid", "needs a value"),
         ("uid=x", "uid"),

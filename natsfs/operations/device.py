@@ -57,8 +57,12 @@ def reads_do_not_block(reserve: Reserve) -> Iterator[None]:
         if device is not None and wait is not None:
             guard = _Guard(device, reserve)
             setattr(pyfuse3, _WAIT, guard.guarded(wait))
-            setattr(pyfuse3, _TRIO, _TrioWith(guard.wait_readable))
-        yield
+            turn = Turn()
+            setattr(pyfuse3, _TRIO, _TrioWith(guard.wait_readable, turn))
+            with turn.watched():
+                yield
+        else:
+            yield
     finally:
         # The interpreter restores the default at its end, which is to be killed.
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -68,14 +72,57 @@ def reads_do_not_block(reserve: Reserve) -> Iterator[None]:
 
 
 class _TrioWith(ModuleType):
-    """trio with another `wait_readable`, as pyfuse3 itself puts another module in trio's place for
-    asyncio."""
+    """trio with another `wait_readable` and another lock, as pyfuse3 itself puts another module in
+    trio's place for asyncio."""
 
-    def __init__(self, wait_readable: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(self, wait_readable: Callable[[int], Awaitable[None]], turn: Turn) -> None:
         super().__init__(trio.__name__)
-        self.__dict__.update(trio.__dict__)
+        self.__dict__.update(trio.__dict__, Lock=lambda: turn)
         self.lowlevel = ModuleType(trio.lowlevel.__name__)
         self.lowlevel.__dict__.update(trio.lowlevel.__dict__, wait_readable=wait_readable)
+
+
+class Turn(trio.abc.Instrument):
+    """Whose turn it is to wait for the device: a lock that is not handed on before it has to be.
+
+    With trio's own the next worker is woken for each request, and waits for the device while the
+    request is served.  But most are served without waiting for anything, and then who served one
+    may as well wait for the next: an empty handler takes 19 µs of processor time instead of 26.  So
+    the next worker is woken only when one that has read a request ends its step of the scheduler
+    without having come back.
+    """
+
+    def __init__(self) -> None:
+        self._lot = trio.lowlevel.ParkingLot()
+        self._taken = False
+        #: Who has left in the present step, so that the next ones may have to be told.
+        self._leaving: trio.lowlevel.Task | None = None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While this is open, it hears of the ends of steps.  For the trio thread."""
+        trio.lowlevel.add_instrument(self)
+        try:
+            yield
+        finally:
+            trio.lowlevel.remove_instrument(self)
+
+    async def __aenter__(self) -> None:
+        if self._taken:
+            await self._lot.park()  # who wakes this up has taken it for us
+        self._taken = True
+        self._leaving = None
+
+    async def __aexit__(self, *_: object) -> None:
+        self._taken = False
+        self._leaving = trio.lowlevel.current_task()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._leaving:
+            self._leaving = None
+            if self._lot:
+                self._taken = True
+                self._lot.unpark()
 
 
 class _Guard:

@@ -118,11 +118,15 @@ class Turn(trio.abc.Instrument):
         self._leaving = trio.lowlevel.current_task()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self._leaving:
-            self._leaving = None
-            if self._lot:
-                self._taken = True
+        if task is not self._leaving:
+            return
+        if self._lot:
+            try:
                 self._lot.unpark()
+            except MemoryError:
+                return  # trio would take the instrument away: the end of the next step is as good
+            self._taken = True
+        self._leaving = None
 
 
 class _Guard:

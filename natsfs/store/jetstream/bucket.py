@@ -83,6 +83,10 @@ class Bucket:
                 f"bucket {self.name!r} was deleted, and there is another bucket of its name"
             )
 
+    def is_surely(self, identity: str) -> bool:
+        """Whether `still` would find the bucket *identity* without asking."""
+        return self.api.session.losses == self._losses and self.status.identity == identity
+
     async def change(
         self, identity: str, what: str, verb: str, payload: Mapping[str, Any]
     ) -> dict[str, Any]:

@@ -143,7 +143,8 @@ class ChunkWriter:
             else:
                 requests[index + 1] = chained
         api = self._bucket.api
-        await api.persist(lambda timeout: self._bucket.still(self.identity, timeout))
+        if not self._bucket.is_surely(self.identity):
+            await api.persist(lambda timeout: self._bucket.still(self.identity, timeout))
         self.sent = True
         timeout = attempt_timeout(api.timeout)
         answers = await self._session.exchange([*requests, last], timeout=timeout)

@@ -208,6 +208,16 @@ class Sshfs(Peer):
         ]
 
 
+class SshfsKeeping(Sshfs):
+    """sshfs whose files the kernel keeps from one open to the next."""
+
+    name = "sshfs, kernel_cache"
+    note = "keeps pages over open, in pages of 4 KiB as all that comes by FUSE here"
+
+    def command(self) -> list[str]:
+        return [*super().command(), "-o", "kernel_cache"]
+
+
 class JuiceFS(Peer):
     """JuiceFS with its metadata in SQLite and its blocks in files."""
 

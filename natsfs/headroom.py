@@ -49,9 +49,10 @@ _KEPT = _promises_are_kept()
 
 def limited() -> bool:
     """Whether an allocation may fail."""
-    return _KEPT or any(
-        resource.getrlimit(kind)[0] != resource.RLIM_INFINITY
-        for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    return (
+        _KEPT
+        or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+        or resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
     )
 
 

@@ -33,12 +33,6 @@ HANGS = LIVENESS_INTERVAL + 1.5
 #: Seconds between two looks at the progress.
 LOOK = 0.5
 
-#: What that comes to when all is saved.
-UNDONE = (
-    "the mount ends, all files are stored, but maybe not each directory's mtime; "
-    "`natsfs gc` frees old versions that are left"
-)
-
 
 class Ending:
     """The end of the mount that shows *served* by way of *session*."""
@@ -84,9 +78,18 @@ class Ending:
         if not self._is_all_saved():
             log.error("the server has not taken anything for %.0f s", waited)
         elif self._hangs():
-            log.warning("no answer from the server for %.0f s: %s", waited, UNDONE)
+            log.warning(
+                "no answer from the server for %.0f s: the mount ends, all files are stored, but "
+                "maybe not each directory's mtime; `natsfs gc` frees old versions that are left",
+                waited,
+            )
         else:
-            log.warning("the server answers, and nothing gets done for %.0f s: %s", waited, UNDONE)
+            log.warning(
+                "the server answers, and nothing gets done for %.0f s: the mount ends, all files "
+                "are stored, but maybe not each directory's mtime; `natsfs gc` frees old versions "
+                "that are left",
+                waited,
+            )
         self._scope.cancel()
 
     def _grace(self) -> float:

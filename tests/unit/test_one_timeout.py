@@ -28,6 +28,7 @@ class Server:
     config = ServerConfig(timeout=TIMEOUT)
     patient = False
     connected = True
+    losses = 0
     url = "nats://there"
     server_version = (2, 15, 0)
     max_payload = 1024 * 1024

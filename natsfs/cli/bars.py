@@ -19,9 +19,10 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 from rich.text import Text
+
+from natsfs.cli.quantities import shown_size
 
 #: Seconds between two looks at what a stage tells: a listing tells 100,000 times a second.
 REFRESH = 0.1
@@ -35,18 +36,21 @@ class _Amount(ProgressColumn):
 
     def __init__(self) -> None:
         super().__init__()
-        self._bytes = (DownloadColumn(binary_units=True), TransferSpeedColumn())
+        self._bytes: DownloadColumn | MofNCompleteColumn = DownloadColumn(binary_units=True)
         self._number = MofNCompleteColumn()
 
     def render(self, task: Task) -> Text:
         if task.total is None:
             return Text()
-        if task.fields["in_bytes"]:
-            amount, speed = (column.render(task) for column in self._bytes)
-            return Text.assemble(amount, " ", speed)
-        speed_of = task.finished_speed or task.speed
-        shown = f"{speed_of:,.0f}/s" if speed_of else "?"
-        return Text.assemble(self._number.render(task), " ", (shown, "progress.data.speed"))
+        amount = self._bytes if task.fields["in_bytes"] else self._number
+        return Text.assemble(amount.render(task), " ", (_speed(task), "progress.data.speed"))
+
+
+def _speed(task: Task) -> str:
+    speed = task.finished_speed or task.speed
+    if not speed:
+        return "?"
+    return f"{shown_size(int(speed))}/s" if task.fields["in_bytes"] else f"{speed:,.0f}/s"
 
 
 class Bars:

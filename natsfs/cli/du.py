@@ -11,14 +11,11 @@ import click
 from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import take
 from natsfs.cli.output import print_json, printable, say
-from natsfs.cli.progress import shown
 from natsfs.cli.quantities import shown_size
-from natsfs.cli.stores import with_manager
+from natsfs.cli.stores import listing_of
 from natsfs.cli.tables import print_table
 from natsfs.cli.target import target_of
 from natsfs.errors import NotFoundError
-from natsfs.store.base import ObjectStoreManager
-from natsfs.upkeep.listing import Listing, list_bucket
 from natsfs.upkeep.usage import Usage, usage_by_directory
 
 
@@ -37,12 +34,7 @@ def du(source: str, max_depth: int | None, summarize: bool, as_json: bool, **opt
     """
     embedded: Path | None = options["embedded"]
     target = target_of(source, take(options))
-
-    async def collect(manager: ObjectStoreManager) -> Listing:
-        return await list_bucket(await manager.bind(target.bucket), progress)
-
-    with shown("listing") as progress:
-        listing = with_manager(collect, target.server, embedded)
+    listing = listing_of(target, embedded)
     if listing.malformed:
         say(f"left out {len(listing.malformed)} objects that cannot be understood; see `natsfs ls`")
     chosen = [info for info in listing.found.values() if target.covers(info.name)]

@@ -12,16 +12,14 @@ from natsfs.cli.commands import Command, store_options
 from natsfs.cli.connection import take
 from natsfs.cli.objects import arrow, object_json
 from natsfs.cli.output import local_time, print_json, printable, say
-from natsfs.cli.progress import shown
 from natsfs.cli.quantities import shown_size
-from natsfs.cli.stores import with_manager
+from natsfs.cli.stores import listing_of
 from natsfs.cli.target import Target, target_of
 from natsfs.config import TreeConfig
 from natsfs.errors import NotFoundError
 from natsfs.filesystem.attributes import of_object
-from natsfs.store.base import ObjectStoreManager
 from natsfs.store.model import ObjectInfo
-from natsfs.upkeep.listing import Listing, list_bucket
+from natsfs.upkeep.listing import Listing
 
 
 @click.command(cls=Command)
@@ -36,12 +34,7 @@ def ls(source: str, deleted: bool, as_json: bool, **options: Any) -> None:
     """
     embedded: Path | None = options["embedded"]
     target = target_of(source, take(options))
-
-    async def collect(manager: ObjectStoreManager) -> Listing:
-        return await list_bucket(await manager.bind(target.bucket), progress)
-
-    with shown("listing") as progress:
-        listing = with_manager(collect, target.server, embedded)
+    listing = listing_of(target, embedded)
     objects = _chosen(listing, target, deleted)
     if target.prefix and not objects:
         raise NotFoundError(f"bucket {target.bucket!r} has nothing at or below {target.prefix!r}")

@@ -10,12 +10,15 @@ from typing import TypeVar
 
 import trio
 
+from natsfs.cli.progress import shown
+from natsfs.cli.target import Target
 from natsfs.config import ServerConfig
 from natsfs.server import EmbeddedServer
 from natsfs.store.base import ObjectStoreManager
 from natsfs.store.jetstream import JetStreamManager
 from natsfs.store.link import open_links
 from natsfs.store.session import Session, open_session
+from natsfs.upkeep.listing import Listing, list_bucket
 
 T = TypeVar("T")
 
@@ -31,6 +34,19 @@ def with_manager(
     embedded server does not start).
     """
     return with_session(lambda _, manager: work(manager), server, embedded)
+
+
+def listing_of(target: Target, embedded: Path | None) -> Listing:
+    """All that the bucket of *target* says of its objects; a terminal shows how far that is.
+
+    Errors: as `with_manager`, and those of `list_bucket`.
+    """
+
+    async def collect(manager: ObjectStoreManager) -> Listing:
+        return await list_bucket(await manager.bind(target.bucket), progress)
+
+    with shown("listing") as progress:
+        return with_manager(collect, target.server, embedded)
 
 
 def with_session(

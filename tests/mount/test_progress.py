@@ -207,9 +207,9 @@ def test_recover(proxy: Proxy, line: str, environment: dict[str, str], tmp_path:
     top = tmp_path / "top"
     top.mkdir()
     natsfs(environment, "mount", "-o", "writeback", line, top).check()
-    # More than is under way at a time.
-    proxy.rate = 5_000_000
-    body = os.urandom(3 * proxy.rate)
+    # More than is under way at a time, and more than leaves until the mount dies.
+    proxy.rate = 2_000_000
+    body = os.urandom(7 * proxy.rate)
     (top / "file").write_bytes(body)
     (told,) = json.loads(natsfs(environment, "status", "--json", top).check())
     ended = os.pidfd_open(told["pid"])
@@ -220,6 +220,6 @@ def test_recover(proxy: Proxy, line: str, environment: dict[str, str], tmp_path:
     status, shown = on_terminal(environment, "recover", line)
     assert (status, "1 files are saved." in shown) == (0, True), shown
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
-    assert re.search(r"storing .* [\d.]+/[\d.]+ MiB [\d.]+ [kM]B/s 0:00:0\d", plain), plain
+    assert re.search(r"storing .* [\d.]+/[\d.]+ MiB [\d.]+ [KM]iB/s 0:00:0\d", plain), plain
     (found,) = json.loads(natsfs(environment, "ls", "--json", line).check())
     assert found["size"] == len(body)

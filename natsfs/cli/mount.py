@@ -151,7 +151,7 @@ def places(source: str | None, directory: Path | None, *, all_buckets: bool) -> 
     if source is None:
         raise UsageError(
             "what is to be mounted, and where? `natsfs mount SOURCE DIRECTORY` mounts a bucket, "
-            "`natsfs mount --all DIRECTORY` all"
+            "`natsfs mount --all DIRECTORY` all; see `natsfs mount --help`"
         )
     if not all_buckets:
         raise UsageError(

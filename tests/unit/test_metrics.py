@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+import prometheus_client
 import pytest
 from rich.console import Console
 
 from natsfs.cli.activity import rates_between
 from natsfs.cli.screen import screen
 from natsfs.control import Activity, Operation, Upload
-from natsfs.metrics import BOUNDS, Metrics
+from natsfs.metrics import BOUNDS, CONTENT_TYPE, Metrics
 
 
 def activity(time: float, metrics: Metrics, uploads: list[Upload] | None = None) -> Activity:
@@ -65,7 +66,28 @@ def test_rendered() -> None:
     assert 'natsfs_bytes_total{way="fetched"} 7.0' in text
     assert "natsfs_pending_bytes 2.0" in text
     assert 'natsfs_mount_info{source="a\\"b"} 1.0' in text
+    assert 'natsfs_request_seconds_bucket{le="+Inf",operation="read"} 1.0' in text
+    assert 'natsfs_request_seconds_sum{operation="read"} 0.002' in text
     assert "_created" not in text
+    assert CONTENT_TYPE == prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
+
+
+def test_rendered_as_the_client_renders() -> None:
+    """E: Prometheus reads what its own histograms and counters would show."""
+    metrics, registry = Metrics(), prometheus_client.CollectorRegistry()
+    timer = prometheus_client.Histogram(
+        *("natsfs_request_seconds", "Requests of the kernel, by how long they took"),
+        labelnames=["operation"],
+        buckets=BOUNDS,
+        registry=registry,
+    )
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    for seconds in (*BOUNDS, 0.0003, 100.0):
+        metrics.took("read", seconds)
+        timer.labels("read").observe(seconds)
+    theirs = prometheus_client.generate_latest(registry).decode()
+    assert theirs.strip()
+    assert metrics.rendered().decode().startswith(theirs)
 
 
 def test_two_mounts_count_apart() -> None:

@@ -186,6 +186,8 @@ async def run(url: str, bucket: str, command: str, *arguments: str, body: bytes 
         return await COMMANDS[command](store, body, *arguments)
     finally:
         await connection.close()
+        # Its socket is closed by what the loop does next, and the loop ends here.
+        await asyncio.sleep(0)
 
 
 def main() -> int:

@@ -161,7 +161,8 @@ def test_ls(run: Run, name: str, nats_server: Server) -> None:
     assert [found["name"] for found in below] == ["dir/b", "dir/link"]
     assert below[0]["metadata"]["mode"] == "0100640"
     assert below[1]["link"] == {"bucket": name, "name": "a"}
-    assert run("ls", f"{name}/none") == (0, "", "")
+    nothing = f"natsfs: bucket '{name}' has nothing at or below 'none'\n"
+    assert run("ls", f"{name}/none") == (1, "", nothing)
 
 
 def test_ls_of_a_missing_bucket(run: Run, name: str) -> None:

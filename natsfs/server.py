@@ -45,9 +45,6 @@ POLL_INTERVAL = 0.01
 #: How much of a failed server's log an error message shows.
 LOG_TAIL_LINES = 5
 
-#: Keeps `Popen` from taking care of servers: they outlive this process, and `Server` ends them.
-_children: list[subprocess.Popen[bytes]] = []
-
 _CONFIG = """\
 listen: {listen}
 server_name: natsfs
@@ -331,7 +328,9 @@ def _spawn(directory: Path, port: int, binary: Path | None) -> _Process:
             start_new_session=True,
             cwd="/",
         )
-    _children.append(child)
+    # As if it had ended, so that `Popen` does not take care of it: it outlives this process, and
+    # `Server` ends it.
+    child.returncode = 0
     return _Process(child.pid, _start_time(child.pid))
 
 

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -34,6 +35,7 @@ from natsfs.store.protocol import (
     parse_ttl,
     sequence_after,
 )
+from natsfs.store.session.client import Message
 from natsfs.store.wire import complete, parse_digest, parse_info, parse_time, render_info
 from natsfs.tree.names import decode_component, encode_component
 from natsfs.tree.namespace import Namespace
@@ -85,9 +87,9 @@ def _received(data: bytes, step: int, lend: bool) -> list[str]:
 
 
 def _plain(events: Sequence[object]) -> Iterator[object]:
+    """*events* with all payloads as bytes: how they are cut decides where a payload lies."""
     for event in events:
-        payload = getattr(event, "data", b"")
-        yield event if isinstance(payload, bytes) else (repr(event)[:40], bytes(payload))
+        yield replace(event, data=bytes(event.data)) if isinstance(event, Message) else event
 
 
 def meta(data: bytes) -> None:

@@ -132,14 +132,12 @@ class Proxy:
             with suppress(OSError, ValueError), source.makefile("rb") as stream:
                 while frame := _frame(stream):
                     self._moving[up].wait()
-                    if self.rate:
-                        line.carry(len(frame) / self.rate)
-                    if not self._hand_on(frame, sink, up):
+                    if not self._hand_on(frame, sink, up, line):
                         break
             _end(sink)
             _end(source)
 
-    def _hand_on(self, frame: bytes, sink: socket.socket, up: bool) -> bool:
+    def _hand_on(self, frame: bytes, sink: socket.socket, up: bool, line: _Line) -> bool:
         """Treat *frame* as is chosen; whether the connection goes on."""
         chosen = (self.up if up else self.down)(frame)
         if isinstance(chosen, bytes):
@@ -155,6 +153,8 @@ class Proxy:
                 return False
             case Fate.TWICE:
                 frame += frame
+        if self.rate:
+            line.carry(len(frame) / self.rate)
         sink.sendall(frame)
         return True
 

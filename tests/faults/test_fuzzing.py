@@ -68,7 +68,7 @@ def quiet() -> Iterator[None]:
 def test_any_bytes(name: str) -> None:
     """E: no bytes bring a reader to anything but its answer or its error."""
 
-    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
     @given(anything)
     def attempt(data: bytes) -> None:
         TARGETS[name](data)

@@ -337,7 +337,7 @@ def test_commands_follow_no_links(nats_server: Server, bucket: str, tmp_path: Pa
     with Mount(f"{nats_server.url}/{bucket}", top, env=environment, log=tmp_path / "log"):
         (top / "out").symlink_to("/etc")
         (top / "back").symlink_to(top)
-        for name in ("out", "out/hostname", "back"):
+        for name, status in (("out", 0), ("out/hostname", 1), ("back", 0)):
             shown = natsfs(environment, "ls", top / name)
             assert "hostname" not in shown.out
-            assert shown.status == 0, shown
+            assert shown.status == status, shown

@@ -31,26 +31,13 @@ class NoThread(OSError):
     """There is no thread to be had, and the work was not begun."""
 
 
-def demand_thread() -> None:
-    """Refuse what no thread could be started for: before anything that may start one by itself.
-    One of trio's that is idle would do without, but its work would not.
-
-    Errors: `NoThread`.
-    """
-    if not may_map(_stack_bytes() + HEADROOM):
-        raise NoThread(
-            errno.EAGAIN,
-            "no thread can be started; allow the process more memory (ulimit -v, LimitAS=)",
-        )
-
-
 def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
     """A thread that does *work* and that nobody waits for at the end of the process.
 
     Errors: `NoThread`.
     """
     thread = threading.Thread(target=work, name=name, daemon=True)
-    demand_thread()
+    _demand_memory()
     try:
         thread.start()
     except (RuntimeError, MemoryError) as error:
@@ -73,7 +60,7 @@ async def in_thread(
         begun = True
         return work()
 
-    demand_thread()
+    _demand_memory()
     try:
         return await trio.to_thread.run_sync(beginning, abandon_on_cancel=abandon, limiter=limiter)
     except (RuntimeError, MemoryError) as error:
@@ -89,6 +76,19 @@ async def in_thread_or_here(work: Callable[[], T]) -> T:
         return await in_thread(work)
     except NoThread:
         return work()
+
+
+def _demand_memory() -> None:
+    """Refuse what no thread could be started for.  One of trio's that is idle would do without, but
+    its work would not.
+
+    Errors: `NoThread`.
+    """
+    if not may_map(_stack_bytes() + HEADROOM):
+        raise NoThread(
+            errno.EAGAIN,
+            "no thread can be started; allow the process more memory (ulimit -v, LimitAS=)",
+        )
 
 
 def _stack_bytes() -> int:

@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
         "store.socks",
         "threads",
     },
-    "store.link": {"errors", "config", "threads", "store.*"},
+    "store.link": {"errors", "config", "store.*"},
     "store.jetstream": {"errors", "config", "progress", "threads", "store.*"},
     "tree": {"errors", "config", "store.model", "tree.*"},
     "tree.names": {"errors"},

@@ -18,7 +18,10 @@ import trio.testing
 from natsfs.config import ServerConfig
 from natsfs.errors import ConnectFailed, ConnectionLost, InvalidArgument, RequestTimeout
 from natsfs.server import Server
+from natsfs.store import buffers
+from natsfs.store.buffers import Arena
 from natsfs.store.link import Links, feed, link, open_links
+from natsfs.store.protocol import get_sequence
 from natsfs.store.session import AnswerLost, NoResponders, Request, Subscription, open_session
 from tests.contract.linked import (
     CHUNK,
@@ -64,6 +67,36 @@ async def test_exchange_keeps_order(nats_server: Server, only_links: Callable[[]
         assert isinstance(bad, NoResponders)
         assert isinstance(none, list)
         assert await links.exchange([]) == []
+
+
+async def test_no_memory_for_an_answer(
+    nats_server: Server, only_links: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request for whose answer there is no memory fails by itself: the link goes on, with what is
+    under way."""
+    async with linked(nats_server.url) as links, silent(links) as unanswered:
+        only_links()
+        await create_stream(links, "tight", 1)
+        subject, chunk = "$JS.API.DIRECT.GET.tight", get_sequence(1)
+
+        def full(size: int) -> Arena:
+            raise MemoryError(f"no {size} bytes for a buffer")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expect_timeout, links, unanswered)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with monkeypatch.context() as patch:
+                patch.setattr(buffers, "Arena", full)
+                with pytest.raises(MemoryError):
+                    await links.request(Request(subject, chunk, answer_bytes=CHUNK))
+            answer = await links.request(Request(subject, chunk, answer_bytes=CHUNK))
+            assert answer.data == bytes([0]) * CHUNK
+            assert links.losses == 0
+
+
+async def expect_timeout(links: Links, request: Request) -> None:
+    with pytest.raises(RequestTimeout):
+        await links.request(request, timeout=1.0)
 
 
 @pytest.mark.since((2, 11))

@@ -9,7 +9,7 @@ import threading
 import pytest
 import trio
 
-from natsfs.threads import NoThread, demand_thread, in_thread, in_thread_or_here, start_thread
+from natsfs.threads import NoThread, in_thread, in_thread_or_here, start_thread
 
 #: A process that may have no more memory, and what it says when it wants a thread.
 _WITHOUT_MEMORY = """
@@ -73,7 +73,6 @@ def test_there_is_no_memory_for_a_thread() -> None:
 def test_thread_of_ones_own() -> None:
     """E: it has its name, and does not keep the process."""
     names: list[tuple[str, bool]] = []
-    demand_thread()
     thread = start_thread(
         lambda: names.append((threading.current_thread().name, threading.current_thread().daemon)),
         "worker",

@@ -20,7 +20,6 @@ from natsfs.store.link.receiver import Control, ProtocolError, Receiver
 from natsfs.store.link.transport import BROKEN, PlainTransport, Transport
 from natsfs.store.session import Access
 from natsfs.store.socks import handshake
-from natsfs.threads import demand_thread
 
 #: Bytes of a message when the server does not say its limit: its default.
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
@@ -55,6 +54,8 @@ async def open_transport(access: Access, subject: str, timeout: float) -> Opened
         raise ConnectFailed(f"{access.address} did not answer within {timeout:.3g} s") from None
     except (*BROKEN, ProtocolError, ssl.SSLError) as error:
         raise ConnectFailed(f"cannot open a link to {access.address}: {error}") from error
+    except MemoryError as error:
+        raise ConnectFailed(f"no memory for a link to {access.address}") from error
 
 
 async def _reach(access: Access) -> trio.SocketStream:
@@ -62,7 +63,6 @@ async def _reach(access: Access) -> trio.SocketStream:
 
     Errors: `OSError`, those of `BROKEN`, `ConnectFailed`.
     """
-    demand_thread()  # a name is looked up in one
     stream = await trio.open_tcp_stream(*access.peer)
     if access.proxy is None:
         return stream

@@ -90,6 +90,8 @@ class Link:
         the next.  Requests still open then have `RequestTimeout` as their answer.
 
         Cancelling leaves the link usable; what was not sent by then is not sent any more.
+
+        Errors: `MemoryError` (nothing was sent).
         """
         expected = sum(request.answer_bytes for request in requests)
         cost = expected or (STREAM_BYTES if streamed else CALL_BYTES)
@@ -97,7 +99,9 @@ class Link:
             return Exchange(requests, streamed=streamed).answers(timeout)
         try:
             exchange = Exchange(requests, streamed=streamed)
-            if streamed and 0 < expected <= ARENA_BYTES:
+            if (0 if streamed else LARGE_BYTES) < expected <= ARENA_BYTES:
+                # Now, because without memory for it this request fails, and nothing else: when the
+                # answer is there the link would be lost with all that is under way.
                 exchange.arena = self._shelf.take(expected)
             await self._carry_out(exchange, timeout)
         finally:

@@ -67,8 +67,8 @@ class Request:
     """A message that asks for an answer, unless it is not *answered*: then what becomes of it shows
     in the answer to a later one, and its own is an empty list.  Nobody may change its *data*.
 
-    *answer_bytes* is how much payload is expected of a streamed answer, 0 where nobody knows: links
-    then have it in one piece (`natsfs.store.link.joined`).
+    *answer_bytes* is how much payload is expected of the answer, 0 where nobody knows: links then
+    have it in one piece (`natsfs.store.link.joined`).
     """
 
     subject: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,8 +38,12 @@ def journal_in(cache: Path) -> Journal:
 
 
 def die(journal: Journal) -> None:
-    """What the kernel does when the process ends."""
-    os.close(journal._run._lock)
+    """What the kernel does when the process ends: all descriptors are closed."""
+    top = f"{journal._run.directory}/"
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            if os.readlink(f"/proc/self/fd/{name}").startswith(top):
+                os.close(int(name))
 
 
 def left_in(cache: Path) -> list[Salvaged]:

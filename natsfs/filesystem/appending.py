@@ -15,9 +15,11 @@ from dataclasses import replace
 import trio
 
 from natsfs.data.reader import VersionReader
+from natsfs.data.small import Small
 from natsfs.data.spool import Spool
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.contents import read, rest_on
+from natsfs.filesystem.journaling import Journaling
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.handles import Content, OpenFile
 from natsfs.store.model import ObjectInfo
@@ -28,7 +30,11 @@ PIECE = 1024 * 1024
 
 
 async def put_behind(
-    mounted: Mounted, file: OpenFile, stream: Callable[[], VersionReader], version: ObjectInfo
+    mounted: Mounted,
+    journaling: Journaling,
+    file: OpenFile,
+    stream: Callable[[], VersionReader],
+    version: ObjectInfo,
 ) -> None:
     """Make *version* the base of *file*, followed by what was appended here since its last commit.
     *stream* gives a reader of what is below the file's content.
@@ -50,11 +56,22 @@ async def put_behind(
                 await trio.lowlevel.checkpoint()
         if file.append_only:
             left, spool = _exchange(mounted, file, version, spool), None
-            if left is not None:
-                left.close()
+            await _part_with(journaling, file, left)
     finally:
         if spool is not None:
             spool.close()
+
+
+async def _part_with(journaling: Journaling, file: OpenFile, left: Content | None) -> None:
+    """Let *left* go, once the journal needs it no more."""
+    safe = False
+    try:
+        safe = await journaling.rebased(file)
+    finally:
+        if left is not None:
+            if not (safe or isinstance(left, Small)):
+                left.keep()
+            left.close()
 
 
 def _exchange(

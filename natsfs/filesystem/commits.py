@@ -105,8 +105,7 @@ class Commits:
             await self._store(file, leaf, contention)
         except SupersededError as superseded:
             with self.reading(file) as stream:
-                await put_behind(self._m, file, stream, superseded.version)
-            self._journaling.saved(file)
+                await put_behind(self._m, self._journaling, file, stream, superseded.version)
             if file.content is None and file.changes == 1:
                 # Nothing but its creation waited here, and it exists.
                 file.committed = file.changes

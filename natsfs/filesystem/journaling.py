@@ -121,6 +121,18 @@ class Journaling:
         if again:
             self._begin(file)
 
+    async def rebased(self, file: OpenFile) -> bool:
+        """Its bytes are told anew, because they lie on another version now: what its program was
+        done with stays so, and the same record replaces the old state and brings the new one.
+
+        Waits until the disk has it, and says whether it does; if not, the disk may have the old
+        state, which needs the old content."""
+        entry = file.entry
+        if entry is None:
+            return True
+        self._begin(file, closed=entry.closed)
+        return await entry.sync()
+
     def ended(self, file: OpenFile) -> None:
         """Nothing of it has to be saved any more."""
         self._drop_promised(file)
@@ -182,8 +194,9 @@ class Journaling:
             return None
         return entry
 
-    def _begin(self, file: OpenFile) -> None:
-        """Tell all that there is of *file*, if it can be told."""
+    def _begin(self, file: OpenFile, *, closed: bool = False) -> None:
+        """Tell all that there is of *file*, if it can be told.  Only what is in a spool, or in the
+        version below, can be *closed* at once: what follows the state opens it again."""
         if isinstance(file.content, Spool) and not file.content.lasting:
             self.ended(file)
             return
@@ -193,7 +206,7 @@ class Journaling:
         entry, content = file.entry, file.content
         file.journaled = content
         entry.begin(
-            self._state(file, closed=False, anew=True),
+            self._state(file, closed=closed, anew=True),
             content if isinstance(content, Spool) else None,
         )
         if isinstance(content, Small):

@@ -16,6 +16,7 @@ from natsfs.data.salvage import Salvaged
 from natsfs.errors import NatsfsError, NoSpaceError, RequestTimeout
 from natsfs.filesystem import UnsavedFile, unsaved
 from natsfs.filesystem.attributes import AttributeChanges
+from natsfs.filesystem.journaling import Journaling
 from natsfs.handles import OpenFile
 from natsfs.store.memory import MemoryManager
 from natsfs.store.model import BucketConfig
@@ -213,6 +214,48 @@ async def test_appended_goes_behind(host: Host) -> None:
     async def second(world: World) -> None:
         await saved(world)
         assert await world.foreign.get("f") == b"old\ntheirs\nours\n"
+        assert await world.foreign.names() == ["f"]
+
+    await lives(host, first, second, before=b"old\n")
+
+
+@died
+@pytest.mark.parametrize("size", [5, LARGE])
+async def test_died_while_it_was_put_behind(
+    host: Host, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """W7, A4: what was closed and put behind another client's version is saved by the next mount
+    although this one died before the server had it, and the content it had before is needed no
+    more."""
+    ours = pattern(size)
+
+    async def first(world: World) -> None:
+        await write_in_vain(world, host, "f", ours, 4, os.O_WRONLY | os.O_APPEND)
+        reached = trio.Event()
+
+        async def never(*_: object) -> None:
+            reached.set()
+            await trio.sleep_forever()
+
+        rebased = Journaling.rebased
+
+        async def dying(journaling: Journaling, file: OpenFile) -> bool:
+            safe = await rebased(journaling, file)
+            monkeypatch.setattr(world.fs.unsaved._commits, "_store", never)
+            return safe
+
+        monkeypatch.setattr(Journaling, "rebased", dying)
+        await world.foreign.put("f", b"old\ntheirs\n")
+        world.fs.unsaved.take(world.leaf("f").file)  # now, not after the pause between attempts
+        with trio.fail_after(DEADLINE):
+            await reached.wait()
+        assert [state.closed for state in world.fs.mounted.journal.left()] == [True]
+
+    async def second(world: World) -> None:
+        monkeypatch.undo()
+        await saved(world)
+        assert world.fs.recovery.left == []
+        assert await world.foreign.get("f") == b"old\ntheirs\n" + ours
         assert await world.foreign.names() == ["f"]
 
     await lives(host, first, second, before=b"old\n")

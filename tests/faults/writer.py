@@ -35,13 +35,17 @@ class Writer:
     """Knows what its files are."""
 
     def __init__(self, directory: Path, manifest: Path, name: str, seed: str) -> None:
-        self.directory = directory
+        #: Not its path: where the mount was is an ordinary directory once it is taken away.
+        self.directory = os.open(directory, os.O_PATH | os.O_DIRECTORY)
         self.manifest = manifest.open("a")
         self.name = name
         self.random = random.Random(seed)
 
     def file(self) -> str:
         return f"{self.name}-{self.random.randrange(FILES)}"
+
+    def open(self, name: str, flags: int) -> int:
+        return os.open(name, flags, 0o644, dir_fd=self.directory)
 
     def say(self, word: str, files: dict[str, bytes | None]) -> None:
         digests = {
@@ -59,14 +63,14 @@ class Writer:
     def rewrite(self) -> None:
         """open with O_TRUNC, write, close."""
         name, body = self.file(), self.body()
-        file = os.open(self.directory / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644)
+        file = self.open(name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
         self.finish(file, name, [body], b"")
 
     def append(self) -> None:
         """open with O_APPEND, write several times, sync in between, close."""
         name = self.file()
         before = self.read(name) or b""
-        file = os.open(self.directory / name, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
+        file = self.open(name, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         self.finish(file, name, [self.body() for _ in range(3)], before)
 
     def finish(self, file: int, name: str, bodies: list[bytes], before: bytes) -> None:
@@ -96,7 +100,7 @@ class Writer:
         if not body:
             return
         at, piece = self.random.randrange(len(body)), self.random.randbytes(10_000)
-        file = os.open(self.directory / name, os.O_RDWR)
+        file = self.open(name, os.O_RDWR)
         changed = body[:at] + piece + body[at + len(piece) :]
         try:
             done = os.pwrite(file, piece, at)
@@ -113,7 +117,7 @@ class Writer:
         if body is None or name == other:
             return
         self.say("may", {name: None, other: body})
-        os.rename(self.directory / name, self.directory / other)
+        os.rename(name, other, src_dir_fd=self.directory, dst_dir_fd=self.directory)
         self.say("must", {name: None, other: body})
 
     def unlink(self) -> None:
@@ -121,12 +125,13 @@ class Writer:
         if self.read(name) is None:
             return
         self.say("may", {name: None})
-        os.unlink(self.directory / name)
+        os.unlink(name, dir_fd=self.directory)
         self.say("must", {name: None})
 
     def read(self, name: str) -> bytes | None:
         try:
-            return (self.directory / name).read_bytes()
+            with open(self.open(name, os.O_RDONLY), "rb") as stream:
+                return stream.read()
         except FileNotFoundError:
             return None
 

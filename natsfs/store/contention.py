@@ -46,14 +46,27 @@ class Contention:
         self._store = store
         self._end = trio.current_time() + store.timeout
         self._pause = FIRST_PAUSE
+        #: What every attempt so far has expected in vain.
+        self._expected: set[tuple[str, int | None]] = set()
+        self._attempts = 0
 
     async def lost(self, error: WrongRevision) -> None:
         """An attempt ended with *error*: return when the next one is due, which begins by reading.
 
         Errors: `RequestTimeout` when time is up.
         """
+        self._attempts += 1
+        self._expected.add((error.name, error.expected))
         if trio.current_time() >= self._end and not self._store.patient:
-            text = f"{error.name!r} was changed by others whenever it was to be changed here"
-            raise RequestTimeout(f"{text}, for {self._store.timeout:g} s") from error
+            text = f"{error.name!r} {self._why(error)}, for {self._store.timeout:g} s"
+            raise RequestTimeout(text) from error
         await trio.sleep(random.uniform(0, self._pause))
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _why(self, error: WrongRevision) -> str:
+        """A leader without a quorum refuses what is expected rightly: what it has taken before, and
+        cannot store, is in the way."""
+        found = error.actual in (None, error.expected)
+        if self._attempts > 1 and len(self._expected) == 1 and found:
+            return "is not taken by the server, though nobody was seen to change it"
+        return "was changed by others whenever it was to be changed here"

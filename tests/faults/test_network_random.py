@@ -35,7 +35,8 @@ LARGEST = 1_500_000
 
 USUAL = (
     r"lost the connection|no answer|no connection|connection lost|connection to|could not be saved"
-    r"|no leader|nobody answers|out of order|JetStream|was changed by others|is not known"
+    r"|no leader|nobody answers|out of order|JetStream|was changed by others|is not taken by"
+    r"|is not known"
 )
 
 

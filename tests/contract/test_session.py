@@ -30,6 +30,7 @@ from natsfs.store.session import (
     open_session,
 )
 from natsfs.store.session.client import RawClient
+from tests.contract.linked import freeze
 from tests.faults.proxy import Proxy
 
 pytestmark = pytest.mark.server
@@ -322,7 +323,7 @@ async def test_hung_server(start: StartServer, monkeypatch: pytest.MonkeyPatch) 
     server = start("")
     async with open_session(ServerConfig(urls=(server.url,), timeout=10.0)) as session:
         await session.request(INFO)
-        os.kill(server.pid, signal.SIGSTOP)
+        freeze(server)
         await disconnected(session)
         os.kill(server.pid, signal.SIGCONT)
         await session.request(INFO)
@@ -343,7 +344,7 @@ async def test_silence(start: StartServer, monkeypatch: pytest.MonkeyPatch) -> N
     async with open_session(ServerConfig(urls=(server.url,), timeout=10.0)) as session:
         await until(lambda: session.silence > 0.05)
         await until(lambda: session.silence < 0.05)  # the next ping is answered
-        os.kill(server.pid, signal.SIGSTOP)
+        freeze(server)
         await until(lambda: session.silence > 1.0)
         assert session.connected
         await disconnected(session)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.request import urlopen
 
 from natsfs.server import Server, start_server
+from tests.contract.linked import freeze
 
 T = TypeVar("T")
 
@@ -174,7 +175,7 @@ class Cluster:
     def frozen(self, *nodes: Server) -> Iterator[None]:
         """SIGSTOP, and SIGCONT at the end: the connections stay, nothing answers."""
         for node in nodes:
-            os.kill(node.pid, signal.SIGSTOP)
+            freeze(node)
         try:
             yield
         finally:

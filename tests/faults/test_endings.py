@@ -16,6 +16,7 @@ import pytest
 
 from natsfs.mount.ending import SHORT_GRACE
 from natsfs.server import Server
+from tests.contract.linked import freeze
 from tests.mount.conftest import Mounter
 from tests.mount.foreign import ForeignClient, py_client
 from tests.mount.mounting import Mount, mounted_device, natsfs_command, run, wait_until
@@ -41,7 +42,7 @@ def own_bucket(own_server: Server, environment: dict[str, str]) -> ForeignClient
 @contextmanager
 def stopped(server: Server) -> Iterator[None]:
     """The server hangs while the block runs."""
-    os.kill(server.pid, signal.SIGSTOP)
+    freeze(server)
     try:
         yield
     finally:

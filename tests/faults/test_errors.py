@@ -18,6 +18,7 @@ import pytest
 
 from natsfs.server import Server, start_server
 from natsfs.store.wire import new_nuid
+from tests.contract.linked import freeze
 from tests.faults.secured import natsfs
 from tests.mount.foreign import ForeignClient, py_client
 from tests.mount.mounting import Mount, private_environment, refused, run, wait_until
@@ -282,7 +283,7 @@ def test_no_answer(own: Ground) -> None:
     (top / "file").write_bytes(b"content" * 30_000)
     own.client.put("other", b"y" * 200_000)
     wait_until((top / "other").exists, "the other file")
-    os.kill(own.server.pid, signal.SIGSTOP)
+    freeze(own.server)
     try:
         begin = time.monotonic()
         assert refused((top / "other").read_bytes) == "EIO"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from natsfs.server import Server, start_server
+from tests.contract.linked import freeze
 
 from .conftest import required
 from .foreign import ForeignClient, go_client, py_client
@@ -189,7 +190,7 @@ def test_hard(
     with Mount(own_server.url, directory, *options, env=environment, log=log) as mount:
         mount.expect_trouble("lost the connection|no answer|no connection|connection lost")
         if way == "hangs":
-            os.kill(own_server.pid, signal.SIGSTOP)
+            freeze(own_server)
         else:
             own_server.kill()
         reader = subprocess.Popen(["cat", directory / "b" / "file"], stdout=subprocess.PIPE)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from natsfs.server import start_server
+from tests.contract.linked import freeze
 
 from .mounting import SETTLE, Result, mounted_device, natsfs_command, run, wait_until
 
@@ -205,7 +206,7 @@ def test_interrupted_mount(shell: Shell, tmp_path: Path, number: signal.Signals)
     """A command that is interrupted while it waits leaves no mount and no process."""
     # A server that is stopped accepts connections and says nothing.
     server = start_server(tmp_path / "stopped")
-    os.kill(server.pid, signal.SIGSTOP)
+    freeze(server)
     try:
         command = natsfs_command("mount", f"{server.url}/b", shell.directory, "--timeout=60")
         with subprocess.Popen(command, env=shell.env, stderr=subprocess.PIPE, text=True) as process:

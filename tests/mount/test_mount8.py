@@ -14,6 +14,7 @@ import pytest
 
 import natsfs
 from natsfs.server import start_server
+from tests.contract.linked import freeze
 
 from .foreign import ForeignClient, py_client
 from .mounting import natsfs_command, run, wait_until
@@ -167,7 +168,7 @@ def test_umount_waits(system: System, directory: Path, tmp_path: Path) -> None:
         client.create()
         shown = f"{server.url}/own"
         system.run("/bin/mount", "-t", "natsfs", shown, directory, "-o", "writeback").check()
-        os.kill(server.pid, signal.SIGSTOP)
+        freeze(server)
         script = f"echo late >'{directory}/file'"
         system.run("/bin/sh", "-c", script).check()
         with subprocess.Popen(system.inside("/bin/umount", directory), cwd="/") as ending:
@@ -195,7 +196,7 @@ def test_umount_without_a_server(
         (pid,) = system.pids()
         script = f"mkdir '{directory}/d' && for i in 1 2; do echo $i >'{directory}/d/file'; done"
         system.run("/bin/sh", "-c", script).check()
-        os.kill(server.pid, signal.SIGSTOP)
+        freeze(server)
         begin = time.monotonic()
         system.run("/bin/umount", directory).check()
         assert time.monotonic() - begin < 20

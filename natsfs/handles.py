@@ -62,6 +62,7 @@ class OpenFile:
         "promised",
         "refused",
         "replaces",
+        "tried",
         "troubled",
         "written",
     )
@@ -81,6 +82,9 @@ class OpenFile:
         self.replaces = base.nuid if base is not None else ""
         self.appended_from: int | None = self.size
         self.refused = False
+        #: The nuids of versions that commits since the last one that succeeded were to store: the
+        #: server may have any of them.
+        self.tried: set[str] = set()
         #: Bytes that were written since the last commit.
         self.written = 0
         #: Whether the log says that it is not saved yet.

@@ -148,6 +148,7 @@ class Commits:
         file.committed, file.troubled = changes, False
         rest_on(self._m, file, info)
         file.replaces = info.nuid
+        file.tried.clear()
         if file.content is outflow:
             file.content = None
         self._journaling.saved(file)
@@ -174,6 +175,7 @@ class Commits:
         name = file.leaf.object_name
 
         async def noted(version: ObjectInfo, lost: WrongRevision | None) -> Sequence[MetaWrite]:
+            file.tried.add(version.nuid)
             self._journaling.about_to_store(file, entry, version.nuid)
             return await place(version, lost)
 

@@ -50,12 +50,13 @@ class Conflicts:
 
     def check(self, file: OpenFile, other: ObjectInfo | None, *, appended: bool) -> bool:
         """Whether a commit of *file* that replaces *other* is in conflict with it and goes on.
+        What an attempt before has stored, whose answer was lost, is in nobody's way.
 
         *appended* says that nothing but appending was done to the bytes.
 
         Errors: `SupersededError` (*appended*), `ConflictError` (this mount gives way).
         """
-        if other is None or other.nuid == file.replaces:
+        if other is None or other.nuid == file.replaces or other.nuid in file.tried:
             return False
         if appended and other.link is None:
             raise SupersededError(other)

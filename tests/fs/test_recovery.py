@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,8 @@ from natsfs.filesystem import UnsavedFile, unsaved
 from natsfs.filesystem.attributes import AttributeChanges
 from natsfs.filesystem.journaling import Journaling
 from natsfs.handles import OpenFile
-from natsfs.store.memory import MemoryManager
-from natsfs.store.model import BucketConfig
+from natsfs.store.memory import MemoryManager, MemoryStore
+from natsfs.store.model import BucketConfig, MetaWrite, ObjectInfo
 from natsfs.tree.nodes import Leaf
 from tests.fs.world import DEADLINE, World, mounted
 
@@ -217,6 +217,37 @@ async def test_appended_goes_behind(host: Host) -> None:
         assert await world.foreign.names() == ["f"]
 
     await lives(host, first, second, before=b"old\n")
+
+
+@pytest.mark.parametrize("size", [5, LARGE])
+async def test_appended_once(host: Host, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """W1, A4: what was appended and stored, though the server's answer was lost, is not taken for
+    another client's version, behind which it would go once more."""
+    ours = pattern(size)
+
+    async def life(world: World) -> None:
+        first = world.leaf("f").info
+        assert first is not None
+        handle = world.open("f", os.O_WRONLY | os.O_APPEND)
+        await world.fs.files.write(handle, 4, ours)
+        store_metas = MemoryStore.store_metas
+
+        async def lost(store: MemoryStore, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
+            await store_metas(store, writes)
+            raise RequestTimeout("no answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryStore, "store_metas", lost)
+            with pytest.raises(RequestTimeout):
+                await world.fs.files.flush(handle)
+        await world.fs.files.write(handle, 4 + size, b"more")
+        await world.close(handle)
+        assert await world.foreign.get("f") == b"old\n" + ours + b"more"
+        # What the commit without an answer replaced is left to `natsfs gc`.
+        await world.store.purge_chunks(first.nuid)
+
+    with trio.fail_after(DEADLINE):
+        await lives(host, life, before=b"old\n")
 
 
 @died

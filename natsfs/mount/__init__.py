@@ -47,7 +47,7 @@ from natsfs.store.jetstream import JetStreamManager
 from natsfs.store.link import open_links
 from natsfs.store.session import open_session
 from natsfs.supervisor import NOBODY, Supervisor
-from natsfs.threads import in_thread_or_here
+from natsfs.threads import in_thread
 
 
 async def serve(
@@ -98,8 +98,8 @@ async def serve(
         signals.status = status
 
         async def usable() -> None:
-            # It may run a program that looks at the mount.
-            await in_thread_or_here(ready)
+            # It may run a program that looks at the mount, so it must not run here.
+            await in_thread(ready)
             await supervision.ready(status.answer)
 
         try:

@@ -18,8 +18,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import trio
+
 from natsfs.mount.mountinfo import mounts_on
-from natsfs.threads import NoThread, in_thread
+from natsfs.threads import in_thread
+
+#: Seconds for a look: a host with so many processes that it takes longer is better off storing.
+PATIENCE = 2.0
 
 
 class Holders:
@@ -32,11 +37,11 @@ class Holders:
 
     async def somebody_writes(self, ino: int) -> bool:
         """Whether a process has a descriptor of the inode *ino* that may write.  Among 125 that
-        takes 6 ms where none has, and 0.2 ms where the one has that had it last."""
-        try:
-            return await in_thread(partial(self._look, ino))
-        except NoThread:
-            return False
+        takes 6 ms where none has, and 0.2 ms where the one has that had it last.  Where /proc, or
+        a thread to look at it, cannot be had, or not within `PATIENCE`, nobody has."""
+        with suppress(OSError), trio.move_on_after(PATIENCE):
+            return await in_thread(partial(self._look, ino), abandon=True)
+        return False
 
     def _look(self, ino: int) -> bool:
         mounts = {mount.number for mount in mounts_on(self._directory)}

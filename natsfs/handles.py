@@ -62,6 +62,7 @@ class OpenFile:
         "promised",
         "refused",
         "replaces",
+        "supplants",
         "tried",
         "troubled",
         "written",
@@ -82,6 +83,8 @@ class OpenFile:
         self.replaces = base.nuid if base is not None else ""
         self.appended_from: int | None = self.size
         self.refused = False
+        #: Whether *replaces* was another file, of which it has the name and nothing else.
+        self.supplants = False
         #: The nuids of versions that commits since the last one that succeeded were to store: the
         #: server may have any of them.
         self.tried: set[str] = set()
@@ -92,9 +95,8 @@ class OpenFile:
         #: What the journal has of it, and the content that this is about.
         self.entry: Entry | None = None
         self.journaled: Content | None = None
-        #: What was closed and is not stored, while the file is written again: the journal's entry,
-        #: and the content that has its bytes if the entry has not (W7, W8).
-        self.promised: tuple[Entry, Spool | Outflow | None] | None = None
+        #: What was closed and is not stored, while the file is written again (W7, W8).
+        self.promised: Promised | None = None
 
     @property
     def dirty(self) -> bool:
@@ -112,6 +114,26 @@ class OpenFile:
         if self.content is not None:
             return self.content.size
         return self.base.size if self.base is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """What the journal keeps until something newer is safe: its *entry*, and the *content* that has
+    the bytes if the entry has not.  That is still the content of *holder*, if there is one."""
+
+    entry: Entry
+    content: Spool | Outflow | None = None
+    holder: OpenFile | None = None
+
+    def end(self) -> None:
+        """Something newer is safe, or nobody wants it."""
+        self.entry.end()
+        if self.content is None:
+            return
+        if self.holder is not None and self.holder.content is self.content and self.holder.handles:
+            self.content.let_go()
+        else:
+            self.content.drop()
 
 
 def is_dirty(leaf: Leaf) -> bool:

@@ -26,7 +26,15 @@ import trio
 from natsfs.data.coverage import Coverage
 from natsfs.data.disk import Disk, Reliable, Watched
 from natsfs.data.log import Log, Segment
-from natsfs.data.records import CHANGES, RECORD_BYTES, Kind, State, render_live, render_state
+from natsfs.data.records import (
+    CHANGES,
+    RECORD_BYTES,
+    Kind,
+    State,
+    altered,
+    render_live,
+    render_state,
+)
 from natsfs.data.runs import Run
 from natsfs.data.spool import Spool
 from natsfs.errors import CacheError, NatsfsError
@@ -236,6 +244,8 @@ class Entry:
         self.broken = False
         self.spool: Spool | None = None
         self.state: State | None = None
+        #: How often it became something else.
+        self.alterations = 0
         self._journal = journal
         #: Where its state is.
         self._home: Segment | None = None
@@ -250,6 +260,7 @@ class Entry:
         self.spool = spool
         self._journal.changed(self)
         self.count, self.broken, self._written = 0, False, 0
+        self.alterations += 1
         self._began = self._forgotten = 0
         left, self._bytes = list(self._bytes), {}
         self._journal.begun(self)
@@ -261,6 +272,11 @@ class Entry:
     def change(self, state: State) -> None:
         """It is *state* in all but the content that it began with."""
         self._tell(Kind.STATE, state)
+
+    def alter(self, state: State) -> None:
+        """It is *state*, and so another file than any that was stored."""
+        self.alterations += 1
+        self.change(state.but(nuids=()))
 
     def write(self, offset: int, data: Data) -> None:
         """*data* was written at *offset*."""
@@ -276,8 +292,9 @@ class Entry:
     def overwrite(self) -> None:
         """The spool holds other bytes where it held some already."""
         self._journal.changed(self)
-        if self.closed and self.state is not None:
-            self.change(self.state.but(closed=False))
+        if self.state is not None and (self.closed or self.state.nuids):
+            self.change(altered(self.state))
+        self.alterations += 1
 
     def cut(self, size: int) -> None:
         """The size is *size*."""
@@ -347,8 +364,9 @@ class Entry:
     def _change(self, kind: Kind, offset: int, body: Data, reach: int) -> None:
         assert kind in CHANGES
         self.count += 1
-        if self.closed and self.state is not None:
-            self.state = self.state.but(closed=False)
+        self.alterations += 1
+        if self.state is not None and (self.closed or self.state.nuids):
+            self.state = altered(self.state)
         segment = self._append(kind, offset, body)
         if segment is None:
             return

@@ -255,8 +255,12 @@ class Outflow:
         """Let the chunks stay when this is closed: the journal needs them."""
         self._kept = True
 
+    def let_go(self) -> None:
+        """The journal does not need it any more; whoever has it closes it."""
+        self._kept = False
+
     def drop(self) -> None:
-        """The journal does not need it any more."""
+        """Nobody needs it any more."""
         self.close()
         if self._kept:
             self._kept = False

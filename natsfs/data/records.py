@@ -79,7 +79,9 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     *began* is the sequence of the record that it began with, 0 in that itself.  Changes before it
     do not count, nor do the first *forgotten* behind it, whose bytes are stored.
 
-    *identity* tells it from all others.  *nuids* are those under which it may have been stored.
+    *identity* tells it from all others.  *nuids* are those under which it, as it is, may have been
+    stored; *own* are all that its process made of it, so that none of them is anybody else's.
+    *supplants* says that *replaces* was another file, of which it has the name and nothing else.
     *closed* says that its last program is done with it, if no change follows, *trouble* why it
     cannot be stored as it is.  *attributes* are numbers that the layer above knows the meaning of.
     """
@@ -100,6 +102,8 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     trouble: str = ""
     began: int = 0
     forgotten: int = 0
+    own: tuple[str, ...] = ()
+    supplants: bool = False
 
     def but(self, **changes: object) -> State:
         """The same with other fields."""
@@ -135,6 +139,12 @@ def header(
         xxh3_64_intdigest(body), sequence, offset, time_ns, entry, count, len(body), kind
     )
     return xxh3_64_intdigest(rest).to_bytes(8, "little") + rest
+
+
+def altered(state: State) -> State:
+    """*state* after a change that it does not know of: neither is its program done with that, nor
+    was it stored."""
+    return state.but(closed=False, nuids=())
 
 
 def render_state(state: State) -> bytes:

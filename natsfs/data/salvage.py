@@ -18,6 +18,7 @@ from natsfs.data.records import (
     Kind,
     Record,
     State,
+    altered,
     first_sequence,
     parse_live,
     parse_state,
@@ -85,8 +86,13 @@ class Salvaged:
 
     @property
     def nuids(self) -> tuple[str, ...]:
-        """Versions that it may have become."""
+        """Versions that it may have become, as it is."""
         return self.state.nuids
+
+    @property
+    def own(self) -> frozenset[str]:
+        """These, and those that it was before or that have a part of its bytes."""
+        return frozenset((*self.state.own, *self.state.nuids))
 
     def content(self, journal: Journal) -> Spool:
         """The content, in a spool of *journal*, over `State.below`.
@@ -177,7 +183,7 @@ class _Reading:
         ]
         count = self._counts[number]
         if self._told[number] != count:
-            state = state.but(closed=False)  # it was written to since
+            state = altered(state)  # it was written to since
         coverage = Coverage(
             max(state.base_size, state.sent), max(state.size, state.sent), state.held
         )
@@ -290,6 +296,6 @@ def _uploads(parent: Path) -> frozenset[str]:
         done = done_in(directory)
         for _, state in _read(directory).states():
             if state.identity not in done:
-                found.update(state.nuids)
+                found.update(state.own, state.nuids)
                 found.update([state.below.nuid] if state.below is not None else [])
     return frozenset(found)

@@ -141,9 +141,13 @@ class Spool:
         """Let the file stay when this is closed: the journal needs it."""
         self._kept = True
 
-    def drop(self) -> None:
-        """The journal does not need it any more."""
+    def let_go(self) -> None:
+        """The journal does not need it any more; whoever has it closes it."""
         self._kept = False
+
+    def drop(self) -> None:
+        """Nobody needs it any more."""
+        self.let_go()
         self.close()
         self._remove()
 

@@ -108,6 +108,7 @@ class Filesystem:
             self.naming,
             publisher,
             relocation,
+            commits,
             claims,
             self.hardlinks,
             journaling,

@@ -12,7 +12,13 @@ from __future__ import annotations
 import stat
 from dataclasses import replace
 
-from natsfs.filesystem.attributes import Attributes, birth_ns, merged, of_object
+from natsfs.filesystem.attributes import (
+    Attributes,
+    birth_ns,
+    merged,
+    of_object,
+    without_metadata,
+)
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import is_dirty
 from natsfs.store.model import ObjectInfo
@@ -83,7 +89,9 @@ class Arrivals:
         ours, known = leaf.attributes, leaf.info
         self._m.namespace.apply(info)
         leaf.attributes = ours
-        if known is not None and known.nuid == info.nuid and isinstance(ours, Attributes):
+        if leaf.file.supplants and info.nuid == leaf.file.replaces:
+            leaf.info = without_metadata(info)
+        elif known is not None and known.nuid == info.nuid and isinstance(ours, Attributes):
             before, after = (of_object(meta, self._m.tree)[0] for meta in (known, info))
             leaf.attributes = merged(ours, before, after)
             self._m.notifier.changed([NodeChange(leaf)])

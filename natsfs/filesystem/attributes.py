@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from natsfs.config import TreeConfig
-from natsfs.store.model import ObjectInfo
+from natsfs.store.model import NOTHING, ObjectInfo
 from natsfs.store.wire import parse_time, render_time
 from natsfs.tree.names import bytes_of, text_of
 
@@ -196,6 +196,13 @@ def of_directory(
 def birth_ns(info: ObjectInfo) -> int:
     """When the object was created; without that knowledge, when its meta was written."""
     return _Decoder(info.metadata).read("btime", _time, info.time_ns)
+
+
+def without_metadata(info: ObjectInfo) -> ObjectInfo:
+    """*info* with its bytes and its name, and nothing else that anybody said of it."""
+    return replace(
+        info, link=None, description="", headers=NOTHING, metadata=NOTHING, extra=NOTHING
+    )
 
 
 def with_times(info: ObjectInfo) -> ObjectInfo:

@@ -160,6 +160,7 @@ class Changes:
         self._m.check_writable()
         leaf = self._leaf(parent, name)
         async with self._m.reservations.hold(lambda: names_of(self._m, leaf)):
+            await self._commits.clear_up(leaf)
             if isinstance(leaf, Hardlink) or self._m.namespace.links_to(leaf):
                 await self._hardlinks.unlink(leaf)
             else:

@@ -87,7 +87,8 @@ class Claims:
         """*leaf* does not have the *name* any more that may have been claimed for it.  There is
         nothing to withdraw if it was stored, or if another client has put something there.
 
-        Errors: those of `ObjectStore.commit`.
+        Failure is logged and not raised: the claim ends by itself, and the change that this is the
+        end of has happened.
         """
         claim = self._own.pop(leaf, None)
         if claim is None:
@@ -100,7 +101,12 @@ class Claims:
                 return []
             return [MetaWrite(grave, claim, ttl=TOMBSTONE_TTL)]
 
-        for info in await self._publisher.publish(build):
+        try:
+            withdrawn = await self._publisher.publish(build)
+        except NatsfsError as error:
+            log.info("the claim of %r ends by itself: %s", name, error)
+            return
+        for info in withdrawn:
             self._m.namespace.bury(info)
 
     async def run(self) -> None:

@@ -39,7 +39,7 @@ from natsfs.handles import OpenFile
 from natsfs.store.contention import Contention
 from natsfs.store.model import MetaWrite, ObjectInfo
 from natsfs.store.primitives import Data, Place
-from natsfs.tree.nodes import Leaf, NodeChange
+from natsfs.tree.nodes import Directory, Leaf, Node, NodeChange, is_below
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ class Commits:
         self._conflicts = Conflicts(mounted)
         #: Files that nobody has open any more and whose bytes are not acknowledged.
         self.waiting: set[OpenFile] = set()
+        #: Those that an attempt may have stored whose answer was lost.
+        self._unclear: set[OpenFile] = set()
 
     async def commit(self, file: OpenFile) -> None:
         """Make what was written the object's version, and return when JetStream has it (W1).
@@ -84,6 +86,18 @@ class Commits:
                 if leaf.heir.parent is not None and file.dirty:
                     await self._commit(file, leaf)
                 self.waiting.discard(file)
+
+    async def clear_up(self, node: Node) -> None:
+        """*node* is about to lose its name: find out what the bucket has under it and under those
+        below, where attempts to store files were not answered.  The caller holds the names.
+
+        Errors: those of `ObjectStore.get_info_at`.
+        """
+        for file in list(self._unclear):
+            leaf = file.leaf
+            concerned = leaf is node or (isinstance(node, Directory) and is_below(leaf, node))
+            if concerned and leaf.info is None and leaf.parent is not None:
+                await self._publisher.refresh(leaf)
 
     async def _commit(self, file: OpenFile, leaf: Leaf) -> None:
         contention = Contention(self._m.store)
@@ -121,6 +135,7 @@ class Commits:
         changes, size, appended_from = file.changes, file.size, file.appended_from
         written, file.written = file.written, 0
         content, entry = file.content, file.entry
+        told = None if entry is None else (entry, entry.alterations)
         outflow = content if isinstance(content, Outflow) else None
 
         def judge(other: ObjectInfo | None) -> list[MetaWrite]:
@@ -135,20 +150,23 @@ class Commits:
         try:
             info = await self._publisher.put(
                 leaf,
-                partial(self._upload, file, self._source(file, size), entry),
+                partial(self._upload, file, self._source(file, size), told),
                 judge,
                 contention,
             )
         except BaseException:
             file.appended_from = appended_from if file.append_only else None
             file.written += written
+            if file.tried:
+                self._unclear.add(file)
             if outflow is not None and file.content is not outflow:
                 outflow.close()  # it was cut meanwhile
             raise
         file.committed, file.troubled = changes, False
         rest_on(self._m, file, info)
-        file.replaces = info.nuid
+        file.replaces, file.supplants = info.nuid, False
         file.tried.clear()
+        self._unclear.discard(file)
         if file.content is outflow:
             file.content = None
         self._journaling.saved(file)
@@ -170,13 +188,17 @@ class Commits:
         return lambda: self._content(file, content, size)
 
     async def _upload(
-        self, file: OpenFile, source: Outflow | Source, entry: Entry | None, place: Place
+        self,
+        file: OpenFile,
+        source: Outflow | Source,
+        told: tuple[Entry, int] | None,
+        place: Place,
     ) -> tuple[ObjectInfo, ...]:
         name = file.leaf.object_name
 
         async def noted(version: ObjectInfo, lost: WrongRevision | None) -> Sequence[MetaWrite]:
+            self._journaling.about_to_store(file, told, version.nuid)
             file.tried.add(version.nuid)
-            self._journaling.about_to_store(file, entry, version.nuid)
             return await place(version, lost)
 
         if isinstance(source, Outflow):
@@ -250,6 +272,7 @@ class Commits:
             self.waiting.add(file)
             return
         self.waiting.discard(file)
+        self._unclear.discard(file)
         self._journaling.ended(file)
         file.leaf.file = None
         file.leaf.cached = file.base.nuid if file.pages_true and file.base is not None else ""

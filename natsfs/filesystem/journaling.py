@@ -20,7 +20,7 @@ from natsfs.data.spool import Spool
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.attributes import Attributes
 from natsfs.filesystem.state import Mounted
-from natsfs.handles import OpenFile
+from natsfs.handles import OpenFile, Promised
 from natsfs.store.model import ObjectInfo
 from natsfs.store.primitives import Data
 from natsfs.store.wire import new_nuid
@@ -63,7 +63,7 @@ class Journaling:
             if not is_named(file):
                 self.ended(file)
             else:
-                file.entry.change(self._state(file, closed=file.entry.state.closed))
+                file.entry.alter(self._state(file, closed=file.entry.state.closed))
 
     def moved(self, *nodes: Node | None) -> None:
         """*nodes* were given other names, or lost theirs, with all that is below them."""
@@ -74,13 +74,36 @@ class Journaling:
             elif isinstance(node, Leaf) and isinstance(node.file, OpenFile):
                 self._renamed(node.file)
 
-    def about_to_store(self, file: OpenFile, entry: Entry | None, nuid: str) -> None:
-        """What *entry* of *file* says may be stored as the version *nuid* from now on."""
-        if entry is None or entry.state is None or nuid in entry.state.nuids:
+    def supplanted(self, file: OpenFile, by: OpenFile) -> None:
+        """*by* has taken the name of *file*.  What was closed there and is not stored stays in the
+        journal until something of *by* is safe, which it is to be replaced by (W2, W7)."""
+        entry, content = file.entry, file.content
+        if by.promised is not None or self.has_promised(by) or not by.dirty:
             return
-        # While its bytes are on their way the file may have begun anew.
-        now = self._state(file, closed=entry.closed) if entry is file.entry else entry.state
-        entry.change(now.but(nuids=(*now.nuids, nuid)))
+        if entry is None or not entry.closed:
+            by.promised, file.promised = file.promised, None
+        elif isinstance(content, Spool | Outflow):
+            content.keep()
+            by.promised, file.entry = Promised(entry, content, file), None
+        else:
+            by.promised, file.entry = Promised(entry), None
+        if by.promised is not None:
+            self._files[by.promised.entry] = by
+
+    def about_to_store(self, file: OpenFile, told: tuple[Entry, int] | None, nuid: str) -> None:
+        """What the entry in *told* said at its count of alterations there may be stored as the
+        version *nuid* from now on.  One that was tried before may have been stored as what the
+        entry said then: where it is something else now, nobody could tell."""
+        entry, alterations = told or (None, 0)
+        if entry is None or entry.state is None:
+            return
+        state = self._state(file, closed=entry.closed) if entry is file.entry else entry.state
+        nuids = {*state.nuids}
+        if nuid not in file.tried and entry.alterations == alterations:
+            nuids.add(nuid)
+        own = {*state.own, nuid}
+        if nuids != {*entry.state.nuids} or own != {*entry.state.own}:
+            entry.change(state.but(nuids=tuple(nuids), own=tuple(own)))
 
     def has_promised(self, file: OpenFile) -> bool:
         """Whether a change would destroy what was closed and is not stored yet (W7, W8)."""
@@ -97,20 +120,17 @@ class Journaling:
         if isinstance(content, Spool | Outflow):
             content.keep()
             file.content = None
-            file.promised = entry, content
+            file.promised = Promised(entry, content)
         else:
-            file.promised = entry, None
+            file.promised = Promised(entry)
         file.entry = None
 
     def _drop_promised(self, file: OpenFile) -> None:
         """Something newer is safe, or nobody wants it."""
         promised, file.promised = file.promised, None
         if promised is not None:
-            entry, content = promised
-            self._files.pop(entry, None)
-            entry.end()
-            if content is not None:
-                content.drop()
+            self._files.pop(promised.entry, None)
+            promised.end()
 
     def saved(self, file: OpenFile) -> None:
         """A version was stored.  What was written meanwhile is on top of that."""
@@ -223,9 +243,9 @@ class Journaling:
         if not is_named(file):
             self.ended(file)
         elif file.promised is not None:
-            entry = file.promised[0]
-            if entry.state is not None:
-                entry.change(entry.state.but(name=_name_of(file)))
+            entry = file.promised.entry
+            if entry.state is not None and entry.state.name != _name_of(file):
+                entry.alter(_replacing(file, entry.state.but(name=_name_of(file))))
         state = file.entry.state if file.entry is not None else None
         if state is not None and state.name != _name_of(file):
             self.described(file)
@@ -234,30 +254,33 @@ class Journaling:
         self, file: OpenFile, *, closed: bool, anew: bool = False, entry: Entry | None = None
     ) -> State:
         known = entry or file.entry
-        before = None if anew or known is None else known.state
+        before = None if known is None else known.state
         content = file.content
         outflow = content if isinstance(content, Outflow) else None
         stored = outflow.stored() if outflow is not None else file.base
         state = State(
-            identity=known.state.identity if known is not None and known.state else new_nuid(),
+            own=before.own if before is not None else (),
+            identity=before.identity if before is not None else new_nuid(),
             name=_name_of(file) if is_named(file) else (before.name if before else ""),
             size=0,
             below=_below(stored),
             sent=stored.size if outflow is not None and stored is not None else 0,
-            replaces=file.replaces,
             appended_from=file.appended_from,
             attributes=_numbers(attributes_of(self._m, file.leaf)),
-            nuids=_merged(known, outflow) if before is None else before.nuids,
             closed=closed,
         )
-        if before is not None:
-            return state.but(
-                size=before.size,
-                base_size=before.base_size,
-                held=before.held,
-                spool=before.spool,
-            )
-        return state.but(**_content_of(file))
+        state = _replacing(file, state)
+        if outflow is not None and outflow.nuid not in state.own:
+            state = state.but(own=(*state.own, outflow.nuid))
+        if anew or before is None:
+            return state.but(**_content_of(file))
+        return state.but(
+            size=before.size,
+            base_size=before.base_size,
+            held=before.held,
+            spool=before.spool,
+            nuids=before.nuids,
+        )
 
 
 def attributes_in(state: State) -> Attributes:
@@ -291,11 +314,10 @@ def _name_of(file: OpenFile) -> str:
     return file.leaf.heir.object_name
 
 
-def _merged(known: Entry | None, outflow: Outflow | None) -> tuple[str, ...]:
-    """The versions that it may have become, and the one that it is becoming."""
-    before = known.state.nuids if known is not None and known.state is not None else ()
-    own = () if outflow is None or outflow.nuid in before else (outflow.nuid,)
-    return (*before, *own)
+def _replacing(file: OpenFile, state: State) -> State:
+    """*state* with the versions that *file* may replace."""
+    own = tuple({*state.own, *file.tried})
+    return state.but(replaces=file.replaces, supplants=file.supplants, own=own)
 
 
 def _content_of(file: OpenFile) -> dict[str, object]:

@@ -20,6 +20,7 @@ from natsfs.errors import (
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of
 from natsfs.filesystem.claims import Claims
+from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.entries import Entries
 from natsfs.filesystem.hardlinks import Hardlinks, retargeted
 from natsfs.filesystem.journaling import Journaling
@@ -31,8 +32,9 @@ from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.resumption import absorb, arrived, is_half_moved
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
-from natsfs.store.model import NOTHING, Link, ObjectInfo
-from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node, info_of, walk
+from natsfs.handles import OpenFile
+from natsfs.store.model import Link, ObjectInfo
+from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node, info_of, is_below, walk
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -70,6 +72,7 @@ class Moves:
         naming: Naming,
         publisher: Publisher,
         relocation: Relocation,
+        commits: Commits,
         claims: Claims,
         hardlinks: Hardlinks,
         journaling: Journaling,
@@ -80,6 +83,7 @@ class Moves:
         self._naming = naming
         self._publisher = publisher
         self._relocation = relocation
+        self._commits = commits
         self._claims = claims
         self._hardlinks = hardlinks
         self._journaling = journaling
@@ -116,6 +120,9 @@ class Moves:
             if target.node is not None and self._same(source.node, target.node):
                 return
             left = source.object_name
+            for place in (source, target) if flags == RENAME_EXCHANGE else (source,):
+                if place.node is not None:
+                    await self._commits.clear_up(place.node)
             if flags == RENAME_EXCHANGE:
                 await self._exchange(places)
             else:
@@ -146,14 +153,12 @@ class Moves:
         assert isinstance(node, Leaf | Directory)
         resumed = await self._is_resumed(node, target.node) if replace_allowed else False
         source, target = places()
-        _check(source, target, replace_allowed=replace_allowed, resumed=resumed)
-        kept = target.node if self._keep_replaced(node, target.node) else None
 
         def steps() -> list[Step]:
             nonlocal source, target
             source, target = places()
             _check(source, target, replace_allowed=replace_allowed, resumed=resumed)
-            inherited = self._inheritance(kept or target.node)
+            inherited = self._inheritance(target.node)
             found = _merged([*self._steps(source, target), *inherited])
             return [self._with_arrived(step) for step in found] if resumed else found
 
@@ -163,10 +168,13 @@ class Moves:
         marker = target.node.marker if isinstance(target.node, Directory) else None
         if resumed and isinstance(node, Directory) and isinstance(target.node, Directory):
             self._m.notifier.changed(absorb(self._m, node, target.node))
-        self._vacate(target.node)
+        taken_over = self._version_taken_over(node, target.node)
+        self._vacate(target.node, keep=taken_over is not None)
         self._m.notifier.changed(self._m.namespace.detach(node))
         self._m.notifier.changed(self._m.namespace.place(node, target.directory, target.name))
         self._settle(done, node)
+        if isinstance(node, Leaf):
+            self._succeed(node, target.node, taken_over)
         if isinstance(node, Directory) and node.marker is None:
             await self._mark_moved(node, marker)
 
@@ -240,7 +248,7 @@ class Moves:
                 found.append(Step(below, info, moved))
                 # Of a directory, each file below it brings its own.
                 links = self._m.namespace.links_to(below) if isinstance(below, Leaf) else []
-                outside = [link for link in links if not _is_below(link, node)]
+                outside = [link for link in links if not is_below(link, node)]
                 found += retargeted(outside, moved.name)
         return found
 
@@ -288,26 +296,32 @@ class Moves:
 
     # -- the tree afterwards ----------------------------------------------------------------------
 
-    def _keep_replaced(self, node: Leaf | Directory, replaced: Node | None) -> bool:
+    def _version_taken_over(self, node: Node, replaced: Node | None) -> ObjectInfo | None:
         """A file that the bucket does not have yet takes over the version that has its new name,
-        which its commit will replace; until then the bucket keeps it.  What that version says
-        besides its bytes is not the new file's.  A version with more names goes on under those."""
+        which its commit will replace; until then the bucket keeps it.  One with more names goes on
+        under those."""
         if not (isinstance(node, Leaf) and node.info is None and isinstance(replaced, Leaf)):
-            return False
-        info = replaced.info
-        if info is None or self._m.namespace.links_to(replaced):
-            return False
-        kept = replace(
-            info, link=None, description="", headers=NOTHING, metadata=NOTHING, extra=NOTHING
-        )
-        self._m.namespace.supersede(replaced)
-        self._m.namespace.confirm(node, kept)
-        if node.file is not None:
-            node.file.replaces = kept.nuid
-        return True
+            return None
+        return None if self._m.namespace.links_to(replaced) else replaced.info
 
-    def _vacate(self, replaced: Node | None) -> None:
-        """*replaced* has lost its name to a rename; who has it open keeps it (W5)."""
+    def _succeed(self, node: Leaf, replaced: Node | None, taken_over: ObjectInfo | None) -> None:
+        """*node* has the name of *replaced* now.  If the bucket does not have it, its commit may
+        replace there everything that this mount knew of, or may have stored itself."""
+        if node.info is not None:
+            return
+        file = node.file
+        other = replaced.file if isinstance(replaced, Leaf) else None
+        if isinstance(file, OpenFile) and isinstance(other, OpenFile):
+            file.tried |= other.tried
+            self._journaling.supplanted(other, file)
+        if taken_over is not None:
+            self._m.namespace.confirm(node, attrs.without_metadata(taken_over))
+            if isinstance(file, OpenFile):
+                file.replaces, file.supplants = taken_over.nuid, True
+
+    def _vacate(self, replaced: Node | None, *, keep: bool) -> None:
+        """*replaced* has lost its name to a rename; who has it open keeps it (W5).  *keep* says
+        that the bucket still has it under that name."""
         if isinstance(replaced, Leaf) and replaced.parent is not None:
             links = self._m.namespace.links_to(replaced)
             if links:
@@ -317,7 +331,8 @@ class Moves:
                 self._m.notifier.changed(self._m.namespace.detach(replaced))
                 self._times.name_changed(replaced)
             else:
-                self._m.purger.schedule(replaced.info)
+                if not keep:
+                    self._m.purger.schedule(replaced.info)
                 self._m.namespace.supersede(replaced)
                 self._times.name_changed(replaced)
         elif isinstance(replaced, Directory) and replaced.parent is not None:
@@ -355,10 +370,6 @@ def _merged(steps: list[Step]) -> list[Step]:
             step = replace(named, moved=replace(named.moved, link=linked.moved.link))
         found[step.node] = step
     return list(found.values())
-
-
-def _is_below(node: Node, directory: Directory) -> bool:
-    return node.parent is not None and node.parent.within(directory)
 
 
 def _check_exchange(source: Place, target: Place) -> None:

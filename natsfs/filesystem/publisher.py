@@ -106,10 +106,12 @@ class Publisher:
                 return info
 
     async def refresh(self, leaf: Leaf) -> None:
-        """Read back what *leaf*'s object is now.  A deleted one leaves *leaf* in the tree, for the
-        commit that is about to bring it back.  Errors: those of `ObjectStore.get_info_at`."""
-        if leaf.info is not None:
-            await self._intake.refresh(leaf.info.subject, keep=leaf)
+        """Read back what *leaf*'s object is now.  A deleted one leaves *leaf*, which is part of the
+        tree, in there, for the commit that is about to bring it back.
+
+        Errors: those of `ObjectStore.get_info_at`."""
+        subject = leaf.info.subject if leaf.info else self.subject_of(leaf.object_name)
+        await self._intake.refresh(subject, keep=leaf)
 
     async def create(
         self, directory: Directory, name: bytes, info: ObjectInfo, attributes: Attributes

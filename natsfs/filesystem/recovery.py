@@ -127,7 +127,7 @@ class Recovery:
             )
             self._leave(salvaged, str(error))
             return False
-        for nuid in salvaged.nuids:
+        for nuid in salvaged.own:
             self._m.purger.discard(nuid)  # unless it got a name, and once nobody reads it any more
         return True
 
@@ -201,7 +201,8 @@ class Recovery:
             if leaf.info is None:
                 self._m.namespace.detach(leaf)
             raise
-        file.replaces = state.replaces
+        file.replaces, file.supplants = state.replaces, state.supplants
+        file.tried = set(salvaged.own)
         file.appended_from = state.appended_from
         file.changes, file.pages_true = 1, False
         leaf.file = file
@@ -257,9 +258,8 @@ class Recovery:
         go behind anything (A4)."""
         if other is None or other.link is not None:
             return False
-        return other.nuid == salvaged.state.replaces or (
-            salvaged.state.appended_from is not None and bool(salvaged.state.replaces)
-        )
+        ours = other.nuid == salvaged.state.replaces or other.nuid in salvaged.own
+        return ours or (salvaged.state.appended_from is not None and bool(salvaged.state.replaces))
 
     def _directory(self, parts: list[str]) -> Directory:
         """The directory called so, made in the tree if there is none any more."""

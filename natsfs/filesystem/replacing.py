@@ -65,8 +65,8 @@ class Replacing:
     def _meta(self) -> ObjectMeta:
         """What the old version said besides its bytes, and the attributes."""
         attributes = encode(attributes_of(self._m, self._leaf))
-        old = self.old
-        if old is None:
+        old, file = self.old, self._leaf.file
+        if old is None or (file is not None and file.supplants and old.nuid == file.replaces):
             return ObjectMeta(metadata=attributes)
         return ObjectMeta(
             description=old.description,

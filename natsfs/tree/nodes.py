@@ -182,6 +182,11 @@ def walk_directories(directory: Directory) -> Iterator[Directory]:
         pending += (node for node in found.children.nodes() if isinstance(node, Directory))
 
 
+def is_below(node: Node, directory: Directory) -> bool:
+    """Whether *node* is in *directory*, at any depth."""
+    return node.parent is not None and node.parent.within(directory)
+
+
 def info_of(node: Node | None) -> ObjectInfo | None:
     """The meta behind *node*, if it has one."""
     if isinstance(node, Directory):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fs.lives import Host
 from tests.fs.world import World, mounted
 from tests.in_trio import Resource
 
@@ -19,3 +20,8 @@ def world(tmp_path: Path) -> Resource[World]:
         return await stack.enter_async_context(mounted(tmp_path))
 
     return Resource(enter)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,78 +17,15 @@ from natsfs.filesystem import UnsavedFile, unsaved
 from natsfs.filesystem.attributes import AttributeChanges
 from natsfs.filesystem.journaling import Journaling
 from natsfs.handles import OpenFile
-from natsfs.store.memory import MemoryManager, MemoryStore
-from natsfs.store.model import BucketConfig, MetaWrite, ObjectInfo
 from natsfs.tree.nodes import Leaf
-from tests.fs.world import DEADLINE, World, mounted
-
-#: What a mount says when it finds that another one died, or cannot save.
-died = pytest.mark.expects_log(
-    "mount that died|is not saved yet|another version by now|is saved as|are zeros"
-)
+from tests.fs.lives import LARGE, Host, answers_lost, died, lives, pattern, saved, until
+from tests.fs.world import DEADLINE, World
 
 CREATE = os.O_CREAT | os.O_RDWR
-LARGE = 3_000_000
-
-
-def pattern(size: int, seed: int = 1) -> bytes:
-    return (bytes((i * seed) % 251 for i in range(4096)) * (size // 4096 + 1))[:size]
-
-
-class Host:
-    """Mounts of one bucket, one after the other, with one cache directory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.manager = MemoryManager()
-        self.writeback = False
-        self.conflict = ConflictPolicy.LAST
-
-    def refuse(self, *operations: str) -> None:
-        """The server does not answer these from now on."""
-        self.manager.fail = lambda operation, name: (
-            RequestTimeout("no answer") if operation in operations else None
-        )
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path)
-
-
-async def lives(host: Host, *lives: Callable[[World], object], before: bytes | None = None) -> None:
-    """Each of *lives* is that of one mount; all but the last one end by a crash."""
-    store = await host.manager.create(BucketConfig("bucket"))
-    for number, life in enumerate(lives):
-        last = number == len(lives) - 1
-        host.manager.fail = lambda operation, name: None
-        async with mounted(
-            host.directory,
-            manager=host.manager,
-            store=store,
-            conflict=host.conflict,
-            writeback=host.writeback,
-            dies=not last,
-        ) as world:
-            if number == 0 and before is not None:
-                await world.write("f", before)
-            await life(world)  # type: ignore[misc]
-
-
-async def saved(world: World) -> None:
-    """Wait until nothing waits any more."""
-    await until(lambda: not world.fs.unsaved._commits.waiting)
 
 
 async def drop(salvaged: Salvaged) -> None:
     """Nobody wants it."""
-
-
-async def until(done: Callable[[], bool]) -> None:
-    """Wait until *done*."""
-    with trio.fail_after(DEADLINE):
-        while not done():  # noqa: ASYNC110  (nothing tells)
-            await trio.sleep(0.001)
 
 
 async def write_in_vain(
@@ -220,7 +156,7 @@ async def test_appended_goes_behind(host: Host) -> None:
 
 
 @pytest.mark.parametrize("size", [5, LARGE])
-async def test_appended_once(host: Host, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+async def test_appended_once(host: Host, size: int) -> None:
     """W1, A4: what was appended and stored, though the server's answer was lost, is not taken for
     another client's version, behind which it would go once more."""
     ours = pattern(size)
@@ -230,16 +166,8 @@ async def test_appended_once(host: Host, monkeypatch: pytest.MonkeyPatch, size: 
         assert first is not None
         handle = world.open("f", os.O_WRONLY | os.O_APPEND)
         await world.fs.files.write(handle, 4, ours)
-        store_metas = MemoryStore.store_metas
-
-        async def lost(store: MemoryStore, writes: Sequence[MetaWrite]) -> tuple[ObjectInfo, ...]:
-            await store_metas(store, writes)
-            raise RequestTimeout("no answer")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(MemoryStore, "store_metas", lost)
-            with pytest.raises(RequestTimeout):
-                await world.fs.files.flush(handle)
+        with answers_lost(), pytest.raises(RequestTimeout):
+            await world.fs.files.flush(handle)
         await world.fs.files.write(handle, 4 + size, b"more")
         await world.close(handle)
         assert await world.foreign.get("f") == b"old\n" + ours + b"more"

@@ -1,0 +1,222 @@
+"""Names of files that the bucket does not have yet, or has without the mount knowing it."""
+
+from __future__ import annotations
+
+import pytest
+
+from natsfs.errors import NatsfsError, RequestTimeout
+from natsfs.store.model import ObjectMeta
+from tests.fs.lives import LARGE, Host, answers_lost, died, lives, pattern, saved, unheard
+from tests.fs.test_recovery import CREATE, drop
+from tests.fs.world import World
+
+
+async def test_renamed_while_the_server_is_away(host: Host) -> None:
+    """A2, W5: a file that is not stored yet takes the name of one that is without the server; of
+    that it gets the name and the bytes to be replaced, and nothing else."""
+    meta = ObjectMeta(description="old", metadata={"colour": "red"})
+
+    async def only(world: World) -> None:
+        old = await world.foreign.put("f", b"old", meta)
+        await world.settle()
+        world.fs.mounted.purger.hold(old.nuid)
+        handle = world.open("g", CREATE)
+        await world.fs.files.write(handle, 0, b"new")
+        host.refuse("upload", "chunk", "commit")
+        await world.rename("g", "f")
+        assert await world.foreign.get("f") == b"old"
+        assert world.paths() == ["f"]
+        assert await world.read("f") == b"new"
+        # What another client says of the old one meanwhile is nothing that the new one inherits.
+        host.refuse()
+        await world.foreign.store.update_meta("f", description="older", metadata={"a": "b"})
+        await world.settle()
+        world.fs.mounted.purger.release(old.nuid)
+        await world.close(handle)
+        info = world.leaf("f").info
+        assert info is not None
+        assert (info.description, info.metadata.get("colour"), info.metadata.get("a")) == (
+            "",
+            None,
+            None,
+        )
+        assert await world.foreign.get("f") == b"new"
+        assert await world.foreign.names() == ["f"]
+
+    await lives(host, only)
+
+
+async def test_a_rename_that_failed(host: Host) -> None:
+    """A2: when the server cannot be told, everything is as it was."""
+
+    async def only(world: World) -> None:
+        await world.write("file", b"linked")
+        await world.link("file", "link")
+        handle = world.open("new", CREATE)
+        await world.fs.files.write(handle, 0, b"new")
+        host.refuse("commit")
+        with pytest.raises(NatsfsError):
+            await world.rename("new", "link")
+        assert world.paths() == ["file", "link", "new"]
+        assert await world.read("link") == b"linked"
+        host.refuse()
+        await world.close(handle)
+        assert await world.foreign.get("new") == b"new"
+
+    await lives(host, only)
+
+
+@died
+@pytest.mark.parametrize("size", [1000, LARGE])
+async def test_renamed_over_what_was_not_stored(host: Host, size: int) -> None:
+    """W7, W8, A2: of two files that wait to be stored, one takes the name of the other."""
+    host.writeback = True
+    data = pattern(size)
+
+    async def first(world: World) -> None:
+        host.refuse("upload", "chunk", "commit")
+        await world.write("f", b"closed")
+        await world.write("g", data)
+        await world.rename("g", "f")
+
+    async def second(world: World) -> None:
+        await saved(world)
+        assert world.fs.recovery.left == []
+        assert await world.foreign.names() == ["f"]
+        assert await world.foreign.get("f") == data
+
+    await lives(host, first, second, before=b"stored")
+
+
+@died
+@pytest.mark.parametrize("size", [1000, LARGE])
+async def test_half_a_file_renamed_over_a_whole_one(host: Host, size: int) -> None:
+    """W2, W7: a file that is still being written takes the name of one that waits to be stored:
+    that one stays until the new one is whole, and who has it open reads it."""
+    host.writeback = True
+    data = pattern(size)
+
+    async def first(world: World) -> None:
+        host.refuse("upload", "chunk", "commit")
+        await world.write("f", data)
+        reader = world.open("f")
+        handle = world.open("g", CREATE)
+        await world.fs.files.write(handle, 0, b"half")
+        await world.rename("g", "f")
+        assert await world.read_from(reader) == data
+
+    async def second(world: World) -> None:
+        await saved(world)
+        assert await world.foreign.names() == ["f"]
+        assert await world.foreign.get("f") == data
+        recovery = world.fs.recovery
+        assert [(left.name, left.size) for left in recovery.left] == [("f", 4)]
+        await recovery.settle(world.fs.mounted.journal.parent, drop)
+
+    await lives(host, first, second, before=b"stored")
+
+
+@pytest.mark.parametrize("size", [1000, LARGE])
+async def test_a_whole_file_takes_the_place_for_good(host: Host, size: int) -> None:
+    """W5, W7: when the new file is stored the journal has nothing of the other one, whose readers
+    go on."""
+    host.writeback = True
+    data = pattern(size)
+
+    async def only(world: World) -> None:
+        host.refuse("upload", "chunk", "commit")
+        await world.write("f", data)
+        reader = world.open("f")
+        handle = world.open("g", CREATE)
+        await world.fs.files.write(handle, 0, b"whole")
+        await world.rename("g", "f")
+        host.refuse()
+        await world.fs.files.fsync(handle)
+        assert await world.foreign.get("f") == b"whole"
+        assert len(world.fs.mounted.journal) == 0
+        assert await world.read_from(reader) == data
+        await world.close(handle)
+        await world.close(reader)
+
+    await lives(host, only, before=b"stored")
+
+
+@died
+@pytest.mark.parametrize("size", [1000, LARGE])
+@pytest.mark.parametrize("how", ["changed", "begun anew", "chmod"])
+async def test_changed_after_a_lost_answer(host: Host, size: int, how: str) -> None:
+    """W7, A4: a version was stored and the answer lost; what was written after it is not taken for
+    stored, nor the version for another client's."""
+    data = pattern(size)
+
+    async def first(world: World) -> None:
+        handle = world.open("f", CREATE)
+        for start in range(0, size, 100_000):
+            await world.fs.files.write(handle, start, data[start : start + 100_000])
+        with answers_lost(), pytest.raises(RequestTimeout):
+            await world.fs.files.flush(handle)
+        host.refuse("upload", "chunk", "commit", "place")
+        if how == "changed":
+            await world.fs.files.write(handle, 0, b"changed")
+        elif how == "begun anew":
+            await world.truncate("f", 0)
+            await world.fs.files.write(handle, 0, b"changed")
+        else:
+            await world.chmod("f", 0o600)
+        with pytest.raises(NatsfsError):
+            await world.fs.files.flush(handle)
+
+    async def second(world: World) -> None:
+        await saved(world)
+        assert world.fs.recovery.left == []
+        assert await world.foreign.names() == ["f"]
+        expected = {"changed": b"changed" + data[7:], "begun anew": b"changed", "chmod": data}
+        assert await world.foreign.get("f") == expected[how]
+        assert world.stat("f").mode == (0o100600 if how == "chmod" else 0o100644)
+
+    await lives(host, first, second)
+
+
+@pytest.mark.parametrize("size", [1000, LARGE])
+@pytest.mark.parametrize("how", ["unlink", "rename", "directory", "exchange"])
+async def test_a_name_lost_after_a_lost_answer(host: Host, size: int, how: str) -> None:
+    """W5, A2: a version was stored and the answer lost; a name that its file loses goes in the
+    bucket, too, and not at all while nobody can say what is there."""
+    data = pattern(size)
+
+    async def change(world: World) -> None:
+        if how == "unlink":
+            await world.unlink("d/f")
+        elif how == "rename":
+            await world.rename("d/f", "d/g")
+        elif how == "directory":
+            await world.rename("d", "e")
+        else:
+            await world.rename("d/f", "other", 2)
+
+    async def only(world: World) -> None:
+        await world.mkdir("d")
+        await world.write("other", b"other")
+        handle = world.open("d/f", CREATE)
+        for start in range(0, size, 100_000):
+            await world.fs.files.write(handle, start, data[start : start + 100_000])
+        # As if the connection were lost: the watch does not tell either.
+        with unheard(world.store), answers_lost(), pytest.raises(RequestTimeout):
+            await world.fs.files.flush(handle)
+        host.refuse("get_info_at")
+        with pytest.raises(NatsfsError):
+            await change(world)
+        assert world.exists("d/f")
+        host.refuse()
+        await change(world)
+        names = {
+            "unlink": ["d/", "other"],
+            "rename": ["d/", "d/g", "other"],
+            "directory": ["e/", "e/f", "other"],
+            "exchange": ["d/", "d/f", "other"],
+        }
+        assert await world.foreign.names() == names[how]
+        await world.close(handle)
+        assert await world.foreign.names() == names[how]
+
+    await lives(host, only)

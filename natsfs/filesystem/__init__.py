@@ -109,6 +109,7 @@ class Filesystem:
             publisher,
             relocation,
             commits,
+            unsaved,
             claims,
             self.hardlinks,
             journaling,

@@ -6,16 +6,11 @@ reserved before the tree is looked at.  The tree follows after the server has ac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from natsfs.errors import (
-    ExistsError,
     InvalidArgument,
-    IsADirectory,
-    NotADirectory,
-    NotEmptyError,
-    NotFoundError,
 )
 from natsfs.filesystem import attributes as attrs
 from natsfs.filesystem.appearance import attributes_of
@@ -26,40 +21,20 @@ from natsfs.filesystem.hardlinks import Hardlinks, retargeted
 from natsfs.filesystem.journaling import Journaling
 from natsfs.filesystem.links import native_link, neighbour_of
 from natsfs.filesystem.naming import Naming, both, name_of
+from natsfs.filesystem.places import Place, Places, check_exchange, check_move
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.relocation import MAX_BATCH, Done, Relocation, Step
 from natsfs.filesystem.reservations import Key
 from natsfs.filesystem.resumption import absorb, arrived, is_half_moved
 from natsfs.filesystem.state import Mounted, now_ns
 from natsfs.filesystem.times import Times
+from natsfs.filesystem.unsaved import Unsaved
 from natsfs.handles import OpenFile
 from natsfs.store.model import Link, ObjectInfo
 from natsfs.tree.nodes import Directory, Hardlink, Leaf, Node, info_of, is_below, walk
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A name in a directory, and who has it now."""
-
-    directory: Directory
-    name: bytes
-    node: Node | None
-
-    @property
-    def object_name(self) -> str:
-        """The object name that a file here has or would get; of a directory, without the slash."""
-        if isinstance(self.node, Leaf):
-            return self.node.object_name
-        if isinstance(self.node, Directory):
-            return self.node.prefix[:-1]
-        return self.directory.child_name(self.name)
-
-
-#: Who has the old and the new name, looked up anew: another client may change it.
-Places = Callable[[], tuple[Place, Place]]
 
 
 class Moves:
@@ -73,6 +48,7 @@ class Moves:
         publisher: Publisher,
         relocation: Relocation,
         commits: Commits,
+        unsaved: Unsaved,
         claims: Claims,
         hardlinks: Hardlinks,
         journaling: Journaling,
@@ -84,6 +60,7 @@ class Moves:
         self._publisher = publisher
         self._relocation = relocation
         self._commits = commits
+        self._unsaved = unsaved
         self._claims = claims
         self._hardlinks = hardlinks
         self._journaling = journaling
@@ -97,12 +74,15 @@ class Moves:
         Errors: `NotFoundError`, `InvalidArgument` (a directory into itself, unknown *flags*, and
         RENAME_EXCHANGE where it cannot be one atomic batch), `IsADirectory`, `NotADirectory`,
         `NotEmptyError`, `ExistsError` (RENAME_NOREPLACE), `NameTooLongError`, those of
-        `ObjectStore.commit`.
+        `ObjectStore.commit` and, for what waits to be stored, `Commits.commit`.
         """
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise InvalidArgument(f"rename flags {flags:#x}")
         self._check_name(parent, name, new_parent, new_name)
         await self._load_neighbour(self._entries.entry(parent, name), new_parent)
+        await self._unsaved.before_move(self._entries.entry(parent, name))
+        if flags == RENAME_EXCHANGE and new_name in new_parent.children:
+            await self._unsaved.before_move(new_parent.children[new_name])
 
         def places() -> tuple[Place, Place]:
             source = Place(parent, name, self._entries.entry(parent, name))
@@ -157,7 +137,7 @@ class Moves:
         def steps() -> list[Step]:
             nonlocal source, target
             source, target = places()
-            _check(source, target, replace_allowed=replace_allowed, resumed=resumed)
+            check_move(source, target, replace_allowed=replace_allowed, resumed=resumed)
             inherited = self._inheritance(target.node)
             found = _merged([*self._steps(source, target), *inherited])
             return [self._with_arrived(step) for step in found] if resumed else found
@@ -202,7 +182,7 @@ class Moves:
 
         def steps() -> list[Step]:
             source, target = places()
-            _check_exchange(source, target)
+            check_exchange(source, target)
             return _merged([*self._steps(source, target), *self._steps(target, source)])
 
         if len(steps()) > MAX_BATCH // 2:
@@ -370,28 +350,3 @@ def _merged(steps: list[Step]) -> list[Step]:
             step = replace(named, moved=replace(named.moved, link=linked.moved.link))
         found[step.node] = step
     return list(found.values())
-
-
-def _check_exchange(source: Place, target: Place) -> None:
-    if target.node is None:
-        raise NotFoundError(f"no entry {target.name!r} to change places with")
-    for a, b in ((source, target), (target, source)):
-        if isinstance(a.node, Directory) and b.directory.within(a.node):
-            raise InvalidArgument("a directory cannot change places with what is in it")
-
-
-def _check(source: Place, target: Place, *, replace_allowed: bool, resumed: bool) -> None:
-    node, replaced = source.node, target.node
-    if isinstance(node, Directory) and target.directory.within(node):
-        raise InvalidArgument("a directory cannot be moved into itself")
-    if replaced is None:
-        return
-    if not replace_allowed:
-        raise ExistsError(f"entry {target.name!r} exists")
-    if isinstance(replaced, Directory):
-        if not isinstance(node, Directory):
-            raise IsADirectory(f"{target.name!r} is a directory")
-        if replaced.children and not resumed:
-            raise NotEmptyError(f"directory {target.name!r} is not empty")
-    elif isinstance(node, Directory):
-        raise NotADirectory(f"{target.name!r} is not a directory")

@@ -36,7 +36,7 @@ from natsfs.filesystem.commits import Commits
 from natsfs.filesystem.journaling import Journaling, is_named
 from natsfs.filesystem.state import Mounted
 from natsfs.handles import OpenFile, is_open_for_writing
-from natsfs.tree.nodes import EntryChange, NodeChange
+from natsfs.tree.nodes import Directory, EntryChange, Leaf, Node, NodeChange, is_below
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +124,21 @@ class Unsaved:
         elif file.lock.locked():
             async with file.lock:
                 pass
+
+    async def before_move(self, node: Node) -> None:
+        """*node* is about to get another name.  Files that nobody writes to any more and whose old
+        version the bucket has are stored first: the version would get the name, and if this process
+        or the connection died then the bytes would be stored under the old one.
+
+        Errors: of `sync`."""
+        if isinstance(node, Directory):
+            files = [file for file in self._all_waiting() if is_below(file.leaf, node)]
+        else:
+            files = [node.file] if isinstance(node, Leaf) and node.file is not None else []
+        for file in files:
+            if file.dirty and file.leaf.info is not None and not is_open_for_writing(file):
+                await self.sync(file)
+                self._commits.let_go(file)
 
     async def release(self, file: OpenFile) -> None:
         """The last descriptor of a handle that may write is gone, and the handle with it: what no

@@ -66,6 +66,42 @@ async def test_a_rename_that_failed(host: Host) -> None:
     await lives(host, only)
 
 
+@pytest.mark.parametrize("directory", [False, True])
+async def test_stored_before_it_is_renamed(host: Host, *, directory: bool) -> None:
+    """W8, A2: where the bucket has an old version of a file that waits, the new one is stored
+    before the name changes: the old one is never seen under the new name."""
+    host.writeback = True
+    old, new, found = ("d", "e", "e/f") if directory else ("d/f", "d/g", "d/g")
+
+    async def only(world: World) -> None:
+        await world.mkdir("d")
+        await world.write("d/f", b"old")
+        await saved(world)
+        host.refuse("upload", "chunk", "commit")
+        await world.write("d/f", b"new")
+        with pytest.raises(NatsfsError):
+            await world.rename(old, new)
+        assert await world.read("d/f") == b"new"
+        assert await world.foreign.names() == ["d/", "d/f"]
+        seen: list[tuple[str, bytes]] = []
+        begin = host.manager.begin
+
+        async def look(operation: str, name: str) -> None:
+            await begin(operation, name)
+            names = await world.foreign.names()
+            seen.extend([(n, await world.foreign.get(n)) for n in ("d/f", found) if n in names])
+
+        host.refuse()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(host.manager, "begin", look)
+            await world.rename(old, new)
+        assert (found, b"old") not in seen
+        assert ("d/f", b"new") in seen
+        assert await world.foreign.get(found) == b"new"
+
+    await lives(host, only)
+
+
 @died
 @pytest.mark.parametrize("size", [1000, LARGE])
 async def test_renamed_over_what_was_not_stored(host: Host, size: int) -> None:

@@ -82,6 +82,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     *identity* tells it from all others.  *nuids* are those under which it, as it is, may have been
     stored; *own* are all that its process made of it, so that none of them is anybody else's.
     *supplants* says that *replaces* was another file, of which it has the name and nothing else.
+    *after* is the identity of what stays in the journal until this is safe.
     *closed* says that its last program is done with it, if no change follows, *trouble* why it
     cannot be stored as it is.  *attributes* are numbers that the layer above knows the meaning of.
     """
@@ -104,6 +105,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     forgotten: int = 0
     own: tuple[str, ...] = ()
     supplants: bool = False
+    after: str = ""
 
     def but(self, **changes: object) -> State:
         """The same with other fields."""

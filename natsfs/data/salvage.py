@@ -165,8 +165,11 @@ class _Reading:
         self._told[record.entry] = record.count
 
     def found(self, run: DeadRun) -> list[Salvaged]:
-        """The files that were not saved, in the order in which they were first written."""
-        return [self._salvaged(run, number, state) for number, state in self.states()]
+        """The files that were not saved, in the order in which they were first written.  What
+        stayed until another one was safe is not among them if that is."""
+        found = [self._salvaged(run, number, state) for number, state in self.states()]
+        past = {one.state.after for one in found if one.finished}
+        return [one for one in found if one.state.identity not in past]
 
     def states(self) -> Iterator[tuple[int, State]]:
         """Their entries, in that order."""

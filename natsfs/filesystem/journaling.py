@@ -260,6 +260,7 @@ class Journaling:
         stored = outflow.stored() if outflow is not None else file.base
         state = State(
             own=before.own if before is not None else (),
+            after=_after(file),
             identity=before.identity if before is not None else new_nuid(),
             name=_name_of(file) if is_named(file) else (before.name if before else ""),
             size=0,
@@ -318,6 +319,11 @@ def _replacing(file: OpenFile, state: State) -> State:
     """*state* with the versions that *file* may replace."""
     own = tuple({*state.own, *file.tried})
     return state.but(replaces=file.replaces, supplants=file.supplants, own=own)
+
+
+def _after(file: OpenFile) -> str:
+    promised = file.promised.entry.state if file.promised is not None else None
+    return promised.identity if promised is not None else ""
 
 
 def _content_of(file: OpenFile) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from natsfs.errors import NatsfsError, RequestTimeout
@@ -175,6 +177,31 @@ async def test_a_whole_file_takes_the_place_for_good(host: Host, size: int) -> N
         await world.close(reader)
 
     await lives(host, only, before=b"stored")
+
+
+@died
+@pytest.mark.parametrize("size", [1000, LARGE])
+async def test_died_while_it_was_closed_again(host: Host, size: int) -> None:
+    """W7, W8: the newer content of a file was closed, and the mount died before the journal had let
+    the older one go: the newer one is saved, and no conflict is made of the two."""
+    host.writeback = True
+    data = pattern(size)
+
+    async def first(world: World) -> None:
+        host.refuse("upload", "chunk", "commit")
+        await world.write("f", data)
+        handle = world.open("f", os.O_WRONLY | os.O_TRUNC)
+        await world.fs.files.write(handle, 0, b"newer")
+        world.fs.unsaved._journaling.closed(handle.file)
+        assert [state.closed for state in world.fs.mounted.journal.left()] == [True, True]
+
+    async def second(world: World) -> None:
+        await saved(world)
+        assert world.fs.recovery.left == []
+        assert await world.foreign.names() == ["f"]
+        assert await world.foreign.get("f") == b"newer"
+
+    await lives(host, first, second, before=b"stored")
 
 
 @died

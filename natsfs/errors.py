@@ -271,6 +271,10 @@ class ConnectionLost(NatsfsError):
     """There is no connection, and none came back within the deadline."""
 
 
+class NotSent(ConnectionLost):
+    """So it is, and nothing of the change was sent before either: it has not happened."""
+
+
 class ConnectFailed(NatsfsError):
     """The first connection could not be made; the text says to whom and why."""
 

@@ -22,6 +22,7 @@ from natsfs.data.spool import Spool
 from natsfs.errors import (
     ConflictError,
     ConflictKnown,
+    NotSent,
     OutOfMemory,
     ReplacedBucket,
     StaleVersion,
@@ -145,6 +146,7 @@ class Commits:
             conflict = self._conflicts.check(file, other, appended=appended)
             return self._conflicts.kept(leaf, other) if conflict and other is not None else []
 
+        tried = frozenset(file.tried)
         # What programs append from here on goes behind the version that is being stored.
         file.appended_from = size
         try:
@@ -154,9 +156,11 @@ class Commits:
                 judge,
                 contention,
             )
-        except BaseException:
+        except BaseException as error:
             file.appended_from = appended_from if file.append_only else None
             file.written += written
+            if isinstance(error, NotSent):
+                file.tried = set(tried)
             if file.tried:
                 self._unclear.add(file)
             if outflow is not None and file.content is not outflow:

@@ -69,12 +69,13 @@ class Contents:
         Errors: as `write`.
         """
         content = file.content
-        if size == file.size and not isinstance(content, Spool):
-            return
         if size == 0 and (content is None or isinstance(content, Outflow)):
             if isinstance(content, Outflow) and not content.committing:
                 content.close()  # otherwise it ends with the commit
+            # Also where the base is empty: what is on its way now may become the base.
             file.content = Small(self._shared.memory)
+            return
+        if size == file.size and not isinstance(content, Spool):
             return
         content = self._writable(file, size, size, cut=size < file.size)
         if isinstance(content, Outflow):

@@ -146,7 +146,8 @@ class Primitives(Protocol):
         after the other, ending at the first error, so callers put new names before tombstones.
 
         Errors: `WrongRevision` with the name that was not as expected, `NoSpaceError`,
-        `QuotaExceededError`, `ReadOnlyError`, `NameTooLongError`, `InvalidArgument` (empty name).
+        `QuotaExceededError`, `ReadOnlyError`, `NameTooLongError`, `InvalidArgument` (empty name),
+        `NotSent` (a `ConnectionLost` after which nothing of it has happened).
         """
 
     @abstractmethod

@@ -23,6 +23,8 @@ from natsfs.errors import (
     ChunkMissing,
     ConnectionLost,
     JetStreamUnavailable,
+    NatsfsError,
+    NotSent,
     PermissionsError,
     ReadOnlyError,
     RequestTimeout,
@@ -282,6 +284,52 @@ async def test_no_connection_within_the_time_out(disturbed: JetStreamStore, prox
     with pytest.raises(ConnectionLost):
         await disturbed.get_info("a")
     assert trio.current_time() - begin < 8
+
+
+@LOST
+@pytest.mark.parametrize("size", [1000, 3 * CHUNK])
+async def test_a_commit_that_was_not_sent(
+    disturbed: JetStreamStore, proxy: Proxy, size: int
+) -> None:
+    """W2, A5: without a server, whoever commits hears that it has not happened, and a draft frees
+    its chunks when it is given up."""
+
+    async def place(version: ObjectInfo, lost: WrongRevision | None) -> list[MetaWrite]:
+        return [MetaWrite(version)]
+
+    info = await put(disturbed, "a", b"a")
+    draft = disturbed.draft("b")
+    await draft.write(content(size))
+    proxy.close()
+    while disturbed._bucket.api.session.connected:
+        await trio.lowlevel.checkpoint()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(raises_not_sent, lambda: draft.commit("b", place))
+        nursery.start_soon(raises_not_sent, lambda: disturbed.commit([MetaWrite(info)]))
+    assert not draft.uncertain
+
+
+async def raises_not_sent(commit: Callable[[], Awaitable[object]]) -> None:
+    with pytest.raises(NotSent):
+        await commit()
+
+
+@LOST
+async def test_a_commit_that_may_have_been_sent(disturbed: JetStreamStore, proxy: Proxy) -> None:
+    """W2, A5: where the answer was lost, and then the server, nobody says that it was not sent."""
+    info = await put(disturbed, "a", b"a")
+    proxy.down = lost = Once(is_ack)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(may_have_been_sent, lambda: disturbed.commit([MetaWrite(info)]))
+        while not lost.done.is_set():
+            await trio.lowlevel.checkpoint()
+        proxy.close()
+
+
+async def may_have_been_sent(commit: Callable[[], Awaitable[object]]) -> None:
+    with pytest.raises(NatsfsError) as caught:
+        await commit()
+    assert not isinstance(caught.value, NotSent)
 
 
 async def test_a_chunk_that_is_on_its_way_for_ever(

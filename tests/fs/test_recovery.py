@@ -653,6 +653,46 @@ async def test_cut_while_it_is_stored(host: Host) -> None:
     await lives(host, only)
 
 
+@pytest.mark.parametrize("size", [1000, 700_000, LARGE])
+@pytest.mark.parametrize("before", [None, b"", b"old"])
+@pytest.mark.parametrize("after", [b"", b"new"])
+async def test_emptied_while_it_is_stored(
+    host: Host, size: int, before: bytes | None, after: bytes
+) -> None:
+    """W8, W3: a file that is emptied while what was closed before is on its way stays empty when
+    that has arrived."""
+    host.writeback = True
+    data = pattern(size)
+
+    async def only(world: World) -> None:
+        await saved(world)
+        begin, arrives = host.manager.begin, trio.Event()
+
+        async def slow(operation: str, name: str) -> None:
+            await begin(operation, name)
+            if operation in ("upload", "place", "commit", "publish"):
+                await arrives.wait()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(host.manager, "begin", slow)
+            async with world.opened("f", CREATE) as handle:
+                for start in range(0, size, 100_000):
+                    await world.fs.files.write(handle, start, data[start : start + 100_000])
+            await until(world.leaf("f").file.lock.locked)
+            handle = world.open("f", os.O_WRONLY | os.O_TRUNC)
+            arrives.set()
+            await until(lambda: not world.leaf("f").file.lock.locked())
+        assert world.stat("f").size == 0
+        if after:
+            await world.fs.files.write(handle, 0, after)
+        await world.close(handle)
+        await saved(world)
+        assert await world.read("f") == after
+        assert await world.foreign.get("f") == after
+
+    await lives(host, only, before=before)
+
+
 @pytest.mark.expects_log("the journal cannot be written")
 async def test_no_journal(host: Host) -> None:
     """W7, W8: where there can be no journal files are written out of order as before, and close

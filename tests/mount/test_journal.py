@@ -344,6 +344,35 @@ def test_writeback(host: Host, source_tree: Path) -> None:
     assert host.waiting() == []
 
 
+def test_saved_as_editors_do(host: Host) -> None:
+    """W8, A2: without a server a program writes a new file and renames it over the old one, which
+    waits as well; what has that name then survives the daemon.  A name that the server would have
+    to be told of stays."""
+    mount = host.mount(
+        "-o", "writeback", "--timeout=1", trouble="rename: no connection|not saved yet"
+    )
+    config, new = mount.directory / "config", mount.directory / "config.new"
+    config.write_bytes(b"stored")
+    (mount.directory / "stored").write_bytes(b"stays")
+    wait_until(lambda: host.client.names() == ["config", "stored"], "they are stored")
+    host.server.kill()
+    for text in (b"closed", b"closed again", b"last"):
+        new.write_bytes(text)
+        new.rename(config)
+        assert config.read_bytes() == text
+    with pytest.raises(OSError, match="Input/output error"):
+        (mount.directory / "stored").rename(config)
+    assert sorted(os.listdir(mount.directory)) == ["config", "stored"]
+    assert config.read_bytes() == b"last"
+    mount.kill()
+    host.server.restart()
+    host.mount("-o", "writeback", trouble="mount that died").stop()
+    assert host.client.names() == ["config", "stored"]
+    assert host.client.get("config") == b"last"
+    assert host.client.get("stored") == b"stays"
+    assert host.waiting() == []
+
+
 def test_umount_waits(host: Host) -> None:
     """W8: `natsfs umount` returns when the server has what was written back."""
     mount = host.mount("-o", "writeback")

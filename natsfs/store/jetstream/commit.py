@@ -16,8 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from natsfs.errors import (
+    ConnectionLost,
     NatsfsError,
     NotFoundError,
+    NotSent,
     PermissionsError,
     RequestTimeout,
     ServerRefused,
@@ -97,7 +99,13 @@ class Committer:
                 await self._bucket.refresh()
             else:
                 return self.stored(metas, range(last - len(metas) + 1, last + 1))
-        return self.stored(metas, [await self._publish([meta], identity, lost) for meta in metas])
+        revisions: list[int] = []
+        for meta in metas:
+            try:
+                revisions.append(await self._publish([meta], identity, lost))
+            except NotSent as error:
+                raise ConnectionLost(str(error)) if revisions else error from None
+        return self.stored(metas, revisions)
 
     def may_batch(self, count: int) -> bool:
         """Whether *count* messages can be one atomic batch."""
@@ -156,7 +164,8 @@ class Committer:
         one, and return the sequence of the last.  *lost* says that they may have been published
         before.
 
-        Errors: those of `ObjectStore.commit`; `ServerRefused` with `ATOMIC_DISABLED`.
+        Errors: those of `ObjectStore.commit`, `NotSent` among them; `ServerRefused` with
+        `ATOMIC_DISABLED`.
         """
 
         async def attempt(timeout: float) -> int:
@@ -178,7 +187,12 @@ class Committer:
                     return last
                 raise await self._blame(error, metas) from None
 
-        return await self._api.persist(attempt)
+        try:
+            return await self._api.persist(attempt)
+        except ConnectionLost as error:
+            if lost:
+                raise
+            raise NotSent(str(error)) from None
 
     # -- one attempt ------------------------------------------------------------------------------
 

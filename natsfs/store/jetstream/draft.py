@@ -18,7 +18,14 @@ from dataclasses import replace
 
 import trio
 
-from natsfs.errors import InvalidArgument, NatsfsError, ServerRefused, WrongRevision
+from natsfs.errors import (
+    ConnectionLost,
+    InvalidArgument,
+    NatsfsError,
+    NotSent,
+    ServerRefused,
+    WrongRevision,
+)
 from natsfs.store.jetstream.api import is_transient
 from natsfs.store.jetstream.bucket import Bucket
 from natsfs.store.jetstream.chunks import ChunkWriter
@@ -133,6 +140,8 @@ class JetStreamDraft(Draft):
         except BaseException as error:
             refused = isinstance(error, NatsfsError) and not is_transient(error)
             self._uncertain |= self._meta_sent and not refused
+            if isinstance(error, ConnectionLost) and not self._uncertain:
+                raise NotSent(str(error)) from None
             raise
         self._reader.remember(stored[-1], self._chunks.placed)
         return stored
@@ -218,7 +227,11 @@ class JetStreamDraft(Draft):
 
     async def _chain(self, meta: Planned, place: Place) -> tuple[ObjectInfo, ...]:
         self._meta_sent = True
-        answer = await self._chunks.chain(meta.request)
+        try:
+            answer = await self._chunks.chain(meta.request)
+        except ConnectionLost:
+            self._meta_sent = False
+            raise
         try:
             if isinstance(answer, NatsfsError):
                 raise answer
@@ -248,6 +261,9 @@ class JetStreamDraft(Draft):
             try:
                 identity = self._chunks.identity
                 return await self._committer.store(metas, identity=identity, lost=lost)
+            except NotSent:
+                self._meta_sent = False
+                raise
             except WrongRevision as error:
                 metas, lost = await self._decide(place, error), False
 

@@ -36,6 +36,10 @@ class Journaling:
         self._m = mounted
         self._files: dict[Entry, OpenFile] = {}
 
+    def files(self) -> list[OpenFile]:
+        """Those that are in it."""
+        return list(self._files.values())
+
     def wrote(self, file: OpenFile, start: int, data: Data, *, held: bool) -> None:
         """*data* was put at *start*; *held* says that a spool held something there already."""
         entry = self._going_on(file)
@@ -69,7 +73,7 @@ class Journaling:
         """*nodes* were given other names, or lost theirs, with all that is below them."""
         for node in nodes:
             if isinstance(node, Directory):
-                for file in list(self._files.values()):
+                for file in self.files():
                     self._renamed(file)
             elif isinstance(node, Leaf) and isinstance(node.file, OpenFile):
                 self._renamed(node.file)

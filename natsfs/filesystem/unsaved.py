@@ -126,17 +126,20 @@ class Unsaved:
                 pass
 
     async def before_move(self, node: Node) -> None:
-        """*node* is about to get another name.  Files that nobody writes to any more and whose old
-        version the bucket has are stored first: the version would get the name, and if this process
-        or the connection died then the bytes would be stored under the old one.
+        """*node* is about to get another name.  Files that were closed and whose old version the
+        bucket has are stored first: the version would get the name, and if this process or the
+        connection died then the bytes would be stored under the old one.
 
         Errors: of `sync`."""
         if isinstance(node, Directory):
-            files = [file for file in self._all_waiting() if is_below(file.leaf, node)]
+            known = self._all_waiting(self._journaling.files())
+            files = [file for file in known if is_below(file.leaf, node)]
         else:
             files = [node.file] if isinstance(node, Leaf) and node.file is not None else []
         for file in files:
-            if file.dirty and file.leaf.info is not None and not is_open_for_writing(file):
+            # The kernel may tell late that the last descriptor has gone.
+            closed = self._journaling.has_promised(file) or not is_open_for_writing(file)
+            if file.dirty and file.leaf.info is not None and closed:
                 await self.sync(file)
                 self._commits.let_go(file)
 

@@ -68,8 +68,9 @@ async def test_a_rename_that_failed(host: Host) -> None:
     await lives(host, only)
 
 
+@pytest.mark.parametrize("released", [False, True])
 @pytest.mark.parametrize("directory", [False, True])
-async def test_stored_before_it_is_renamed(host: Host, *, directory: bool) -> None:
+async def test_stored_before_it_is_renamed(host: Host, *, directory: bool, released: bool) -> None:
     """W8, A2: where the bucket has an old version of a file that waits, the new one is stored
     before the name changes: the old one is never seen under the new name."""
     host.writeback = True
@@ -80,7 +81,11 @@ async def test_stored_before_it_is_renamed(host: Host, *, directory: bool) -> No
         await world.write("d/f", b"old")
         await saved(world)
         host.refuse("upload", "chunk", "commit")
-        await world.write("d/f", b"new")
+        handle = world.open("d/f", os.O_WRONLY)
+        await world.fs.files.write(handle, 0, b"new")
+        await world.fs.files.flush(handle)
+        if released:
+            await world.release(handle)
         with pytest.raises(NatsfsError):
             await world.rename(old, new)
         assert await world.read("d/f") == b"new"
@@ -100,6 +105,8 @@ async def test_stored_before_it_is_renamed(host: Host, *, directory: bool) -> No
         assert (found, b"old") not in seen
         assert ("d/f", b"new") in seen
         assert await world.foreign.get(found) == b"new"
+        if not released:
+            await world.release(handle)
 
     await lives(host, only)
 

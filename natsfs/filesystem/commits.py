@@ -88,6 +88,13 @@ class Commits:
                     await self._commit(file, leaf)
                 self.waiting.discard(file)
 
+    def inherit(self, file: OpenFile, other: OpenFile) -> None:
+        """*file* has the name of *other* now: what attempts to store that have come to is under the
+        name of *file*."""
+        if other.tried:
+            file.tried |= other.tried
+            self._unclear.add(file)
+
     async def clear_up(self, node: Node) -> None:
         """*node* is about to lose its name: find out what the bucket has under it and under those
         below, where attempts to store files were not answered.  The caller holds the names.

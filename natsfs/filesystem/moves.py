@@ -292,7 +292,7 @@ class Moves:
         file = node.file
         other = replaced.file if isinstance(replaced, Leaf) else None
         if isinstance(file, OpenFile) and isinstance(other, OpenFile):
-            file.tried |= other.tried
+            self._commits.inherit(file, other)
             self._journaling.supplanted(other, file)
         if taken_over is not None:
             self._m.namespace.confirm(node, attrs.without_metadata(taken_over))

@@ -252,7 +252,7 @@ class Unsaved:
         Cancelling it leaves what is not saved in the journal.
         """
         for file in self._all_waiting(files):
-            await self._commit_or_keep(file)
+            await self._commit_or_keep(file, ends=True)
             self._commits.let_go(file)
         return len(self._commits.waiting)
 
@@ -291,8 +291,9 @@ class Unsaved:
         contents = (file.content for file in (*self._commits.waiting, *self._due))
         return sum(c.acknowledged for c in contents if isinstance(c, Outflow))
 
-    async def _commit_or_keep(self, file: OpenFile) -> NatsfsError | None:
-        """Commit *file*; what prevents it is logged and given back."""
+    async def _commit_or_keep(self, file: OpenFile, *, ends: bool = False) -> NatsfsError | None:
+        """Commit *file*; what prevents it is logged and given back.  *ends* says that its program
+        cannot go on, as the mount ends."""
         await self._m.journal.disk.ready()
         promised = file.entry is not None and file.entry.closed
         try:
@@ -315,7 +316,8 @@ class Unsaved:
                 return error
             self._tell(file, error)
             self._commits.waiting.add(file)
-            await self._journaling.kept(file, closed=True)
+            # A program may have opened it meanwhile, and written half of what it is to be.
+            await self._keep(file, closed=ends or not is_open_for_writing(file))
             return error
         return None
 

@@ -12,7 +12,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from natsfs.errors import InvalidArgument, ReadOnlyError, ReplacedBucket, WrongRevision
+from natsfs.errors import (
+    InvalidArgument,
+    NatsfsError,
+    ReadOnlyError,
+    ReplacedBucket,
+    RequestTimeout,
+    WrongRevision,
+)
 from natsfs.store.memory_stream import MemoryStream, Message, Publish
 from natsfs.store.model import DEFAULT_CHUNK_SIZE, MetaWrite, ObjectInfo
 from natsfs.store.primitives import Data, Draft, Place
@@ -59,6 +66,7 @@ class MemoryDraft(Draft):
         self._rest = bytearray()
         self._window: list[bytes] = []
         self._asked = False
+        self._uncertain = False
 
     @property
     def nuid(self) -> str:
@@ -74,7 +82,7 @@ class MemoryDraft(Draft):
 
     @property
     def uncertain(self) -> bool:
-        return False
+        return self._uncertain
 
     def stored(self) -> ObjectInfo:
         return self._info
@@ -110,8 +118,14 @@ class MemoryDraft(Draft):
                 return await self._host.store_metas(writes)
             except WrongRevision as error:
                 lost = error
+            except BaseException as error:
+                refused = isinstance(error, NatsfsError) and not isinstance(error, RequestTimeout)
+                self._uncertain |= not refused
+                raise
 
     async def abandon(self) -> None:
+        if self._uncertain:
+            return
         with suppress(ReadOnlyError):  # sealed meanwhile: then they stay
             self._host.stream.purge(self._subject)
 

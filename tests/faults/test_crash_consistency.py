@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from natsfs.server import Server, start_server
+from tests.faults.promises import Promises
 from tests.mount.foreign import ForeignClient, py_client
 from tests.mount.mounting import PACKAGE_ROOT, Mount, wait_until
 
@@ -26,41 +26,6 @@ WRITERS = 3
 
 #: What is said while servers and daemons die.
 USUAL = ".*"
-
-
-class Promises:
-    """What files are, and what they may be because a call was under way."""
-
-    def __init__(self) -> None:
-        self.must: dict[str, str | None] = {}
-        self.may: dict[str, set[str | None]] = {}
-        self.said: list[str] = []
-        #: Files that a rename would change together.
-
-    def hear(self, manifest: Path) -> None:
-        """Everything in *manifest*, in its order."""
-        for line in manifest.read_text().splitlines():
-            said = json.loads(line)
-            self.said.append(line)
-            for name, digest in said.get("may", {}).items():
-                self.may.setdefault(name, set()).add(digest)
-            for name, digest in said.get("must", {}).items():
-                self.must[name] = digest
-                self.may[name] = set()
-
-    def broken(self, found: dict[str, str]) -> list[str]:
-        """Which of them *found*, the digests of what the bucket holds, breaks."""
-        wrong = []
-        for name in {*self.must, *self.may, *found}:
-            allowed = {self.must.get(name), *self.may.get(name, ())}
-            if found.get(name) not in allowed:
-                wrong.append(f"{name} is {found.get(name)} and not one of {allowed}")
-                wrong += [line for line in self.said if f'"{name}"' in line]
-        return wrong
-
-    def settle(self, found: dict[str, str]) -> None:
-        """The next round begins with *found*."""
-        self.must, self.may, self.said = dict(found), {}, []
 
 
 @pytest.fixture

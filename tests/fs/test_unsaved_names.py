@@ -290,3 +290,24 @@ async def test_a_name_lost_after_a_lost_answer(host: Host, size: int, how: str) 
         assert await world.foreign.names() == names[how]
 
     await lives(host, only)
+
+
+async def test_a_name_taken_over_after_a_lost_answer(host: Host) -> None:
+    """W5, A2: a version was stored and the answer lost; the file that takes the name, and loses it
+    again, leaves nothing there."""
+
+    async def only(world: World) -> None:
+        first = world.open("f", CREATE)
+        await world.fs.files.write(first, 0, b"first")
+        with unheard(world.store), answers_lost(), pytest.raises(RequestTimeout):
+            await world.fs.files.flush(first)
+        second = world.open("g", CREATE)
+        await world.fs.files.write(second, 0, b"second")
+        await world.rename("g", "f")
+        await world.rename("f", "h")
+        await world.close(second)
+        await world.close(first)
+        assert await world.foreign.names() == ["h"]
+        assert await world.foreign.get("h") == b"second"
+
+    await lives(host, only)

@@ -50,6 +50,11 @@ MOST_BYTES = 1024**3
 #: Files that may wait: each of them keeps some KiB of memory.
 MOST_FILES = 10_000
 
+#: Seconds that a closed file is left alone with *writeback*: rsync, tar and editors give it its
+#: attributes and its name next, which cost nothing until it is stored, and as much as all else
+#: afterwards.  So short that nobody who waits for it elsewhere notices.
+LINGER = 0.1
+
 #: Why something is left of which the bucket is gone, though there is one of its name.
 FORMER = "was written to an earlier bucket of this name"
 
@@ -87,6 +92,8 @@ class Unsaved:
         #: Those to be tried at once, in this order, and how many bytes they have.
         self._due: dict[OpenFile, int] = {}
         self._due_bytes = 0
+        #: When those are to be tried that are left alone for a while.
+        self._lingering: dict[OpenFile, float] = {}
         self._wake = trio.Event()
         #: Held by whoever saves what is due, so that nothing is overtaken.
         self._saving = trio.Lock()
@@ -148,9 +155,10 @@ class Unsaved:
         close has saved is saved soon.  Only when too much waits for that, this waits, too."""
         if not file.dirty or not is_named(file) or is_open_for_writing(file):
             return
+        closed = self._journaling.has_promised(file)
         if self._m.read_only is None:
             self._journaling.closed(file)
-        if file in self._due:
+        if file in self._due and closed:
             return
         if self._is_full():
             await self._commit_or_keep(file)
@@ -190,6 +198,7 @@ class Unsaved:
         if self._m.read_only is not None or not await self._journaling.kept(file, closed=True):
             return False
         self._hurry(file)
+        self._lingering[file] = trio.current_time() + LINGER
         return True
 
     def _is_full(self) -> bool:
@@ -204,6 +213,7 @@ class Unsaved:
 
     def _take_out(self, file: OpenFile) -> None:
         self._due_bytes -= self._due.pop(file, 0)
+        self._lingering.pop(file, None)
 
     # -- saving what waits ------------------------------------------------------------------------
 
@@ -215,6 +225,7 @@ class Unsaved:
                 await self._wake.wait()
             self._wake = trio.Event()
             while self._due:
+                await trio.sleep_until(self._lingering.get(next(iter(self._due)), 0.0))
                 async with self._saving:
                     if self._due and await self._try(next(iter(self._due))) is not None:
                         break
@@ -272,7 +283,7 @@ class Unsaved:
                 file.content.close()
             self._journaling.ended(file)
         self._commits.waiting.clear()
-        self._due, self._due_bytes = {}, 0
+        self._due, self._due_bytes, self._lingering = {}, 0, {}
 
     def bytes(self, files: Callable[[], list[OpenFile]] = list) -> int:
         """How many bytes JetStream has not acknowledged, in *files* and in those that wait."""

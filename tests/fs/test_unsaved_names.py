@@ -7,6 +7,7 @@ import os
 import pytest
 
 from natsfs.errors import NatsfsError, RequestTimeout
+from natsfs.filesystem.attributes import AttributeChanges
 from natsfs.store.model import ObjectMeta
 from tests.fs.lives import LARGE, Host, answers_lost, died, lives, pattern, saved, unheard
 from tests.fs.test_recovery import CREATE, drop
@@ -311,3 +312,46 @@ async def test_a_name_taken_over_after_a_lost_answer(host: Host) -> None:
         assert await world.foreign.get("h") == b"second"
 
     await lives(host, only)
+
+
+@pytest.mark.expects_log("files of a mount that died are saved now")
+async def test_attributes_and_name_come_before_the_upload(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W8, A2: with writeback what rsync does to a file after closing it is stored with its bytes,
+    in one step; and it is not forgotten if the mount dies before that."""
+    host.writeback = True
+    monkeypatch.setattr("natsfs.filesystem.unsaved.LINGER", 60.0)
+    asked: list[str] = []
+
+    async def as_rsync(world: World, name: str, data: bytes) -> None:
+        await world.write(f".{name}.x", data)
+        leaf = world.leaf(f".{name}.x")
+        await world.fs.changes.setattr(leaf, AttributeChanges(mtime_ns=10**9), None)
+        await world.chmod(f".{name}.x", 0o600)
+        await world.rename(f".{name}.x", name)
+
+    async def first(world: World) -> None:
+        await world.foreign.put("f", b"old")
+        await world.settle()
+        host.manager.fail = lambda operation, name: asked.append(operation)
+        await as_rsync(world, "f", b"new")
+        assert asked == []
+        handle = world.open("f", os.O_RDONLY)
+        await world.fs.files.fsync(handle)
+        await world.close(handle)
+        assert asked == ["upload", "place"]
+        assert await world.foreign.get("f") == b"new"
+        await as_rsync(world, "g", b"later")
+
+    async def second(world: World) -> None:
+        await saved(world)
+        for name, data in (("f", b"new"), ("g", b"later")):
+            info = world.leaf(name).info
+            assert info is not None
+            assert info.metadata["mode"] == "0100600"
+            assert info.metadata["mtime"] == "1970-01-01T00:00:01.000000000Z"
+            assert await world.foreign.get(name) == data
+        assert await world.foreign.names() == ["f", "g"]
+
+    await lives(host, first, second)

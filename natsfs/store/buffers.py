@@ -19,8 +19,9 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
-#: Bytes of buffers that are remembered, in use or not: what two streams that are read have ahead of
-#: them and under way (8 MiB each), what they have just passed, and what waits for the block cache.
+#: Bytes of buffers that are remembered, in use or not: what a stream that is read has ahead of it
+#: and under way (16 MiB), what it has just passed or waits for its hash, and what waits for the
+#: block cache.
 KEPT_BYTES = 64 * 1024 * 1024
 
 #: How many buffers are looked at for one that is free.  They are lent in turn, so the free ones

@@ -18,14 +18,20 @@ log = logging.getLogger(__name__)
 #: misses blocks then, and costs no more memory than this.
 WRITE_BEHIND = 32 * 1024 * 1024
 
-#: Bytes that wait when the disk is too slow to be waited for: the kernel then takes blocks into its
-#: memory, as far as it has some, and the cache misses fewer of them.
-TOO_SLOW = WRITE_BEHIND // 2
+#: Bytes that wait beside those that are being written when the disk is too slow to be waited for:
+#: the kernel then takes blocks into its memory, as far as it has some, and the cache misses fewer.
+TOO_SLOW = WRITE_BEHIND // 4
 
 #: Bytes that are worth the way to a thread at once; fewer wait `GATHER` seconds for more, since
-#: what is read here and there comes in pieces of 128 KiB, each of which takes 0.4 ms.
-ENOUGH = 2 * 1024 * 1024
+#: what is read here and there comes in pieces of 128 KiB, each of which takes 0.4 ms.  While bytes
+#: stream, the thread gets the interpreter's lock late, several times for each file: 4 MiB take it 3
+#: to 15 ms, of which the disk has 2.
+ENOUGH = 8 * 1024 * 1024
 GATHER = 0.1
+
+#: Bytes that go to a thread at once at most: all that came while it was at work, so that it makes
+#: up for having been late.
+AT_ONCE = 16 * 1024 * 1024
 
 
 class WriteBehind:
@@ -97,7 +103,7 @@ class WriteBehind:
                 done.set()
             return
         kept: list[Kept] = []
-        while self._waiting and self._writing < ENOUGH:
+        while self._waiting and self._writing < AT_ONCE:
             kept.append(self._waiting.popleft())
             self._writing += len(kept[-1].data)
         self._size -= self._writing

@@ -16,6 +16,7 @@ an await is counted by difference.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections import OrderedDict
@@ -150,17 +151,18 @@ class BlockCache:
         kept = [one for one in kept if len(one.data) <= self._config.max_bytes]
         if not kept or self._writing.active():
             return
-        work = partial(self._write, kept, direct=direct)
+        runs = _runs(kept)
+        work = partial(self._write, runs, direct=direct)
         more = await self._guarded(work, WRITE_DEADLINE, self._writing)
         if more is None:
             return
         if more:
             self._writing.end(self._files.root)
-        for cost, one in zip(more, kept, strict=False):
-            self._used += cost
-            self._since_tidy += cost
+        self._used += sum(more)
+        self._since_tidy += sum(more)
+        for one in itertools.chain(*runs[: len(more)]):
             self._known.add(one)
-        if len(more) < len(kept) or self._is_due():
+        if len(more) < len(runs) or self._is_due():
             await self.tidy()
 
     async def tidy(self) -> None:
@@ -188,11 +190,11 @@ class BlockCache:
         work = partial(self._files.discard, bucket_identity, nuid)
         await self._guarded(work, WRITE_DEADLINE, self._writing)
 
-    def _write(self, kept: Sequence[Kept], *, direct: bool) -> list[int]:
-        """What each of *kept* takes up; fewer if the disk has too little free space."""
+    def _write(self, runs: Sequence[Sequence[Kept]], *, direct: bool) -> list[int]:
+        """What each of *runs* takes up; fewer if the disk has too little free space."""
         more: list[int] = []
-        for one in kept:
-            where = one.version, one.first, one.data
+        for run in runs:
+            where = run[0].version, run[0].first, [one.data for one in run]
             cost = self._files.write(*where, self._config.min_free, direct=direct)
             if cost is None:
                 break
@@ -287,6 +289,20 @@ class _Pause:
         if self.reason:
             log.info("%s the cache %s works again", self._activity, root)
             self.reason = ""
+
+
+def _runs(kept: Sequence[Kept]) -> list[list[Kept]]:
+    """*kept*, those together that go on where the last one ends: what streams is written in few
+    large pieces."""
+    runs: list[list[Kept]] = []
+    end: tuple[Version, int] | None = None
+    for one in kept:
+        start = one.version.start(one.first)
+        if end != (one.version, start):
+            runs.append([])
+        runs[-1].append(one)
+        end = one.version, start + len(one.data)
+    return runs
 
 
 def _mask(blocks: range, first: int) -> int:

@@ -37,8 +37,8 @@ _LINE = struct.Struct("<Q")
 _PAGE = 4096
 
 
-#: Moves bytes between a buffer and a place in a file, and says how many.
-Transfer = Callable[[int, memoryview, int], int]
+#: Moves bytes between buffers and a place in a file, and says how many.
+Transfer = Callable[[int, Sequence[memoryview], int], int]
 
 #: Bytes that are worth a way past the kernel's page cache.  Whoever reads has them in the pages of
 #: the mount, and pages of the file cost more than all else that is done for the cache: writing a
@@ -162,27 +162,47 @@ def write_header(file: int, segment: Segment) -> bool:
 
 
 def write_blocks(
-    file: int, segment: Segment, part: range, data: memoryview, *, direct: bool
+    file: int, segment: Segment, part: range, pieces: Sequence[memoryview], *, direct: bool
 ) -> None:
-    """Write *part* of the blocks, first their bytes, *data*, and then that they are there; if
-    *direct*, without the kernel's page cache where that can be done."""
-    lines = b"".join(map(_LINE.pack, _checksums(segment.version, part, data)))
+    """Write *part* of the blocks, first their bytes, which *pieces* have one after the other, whole
+    blocks each, and then that they are there; if *direct*, without the kernel's page cache where
+    that can be done."""
+    lines: list[bytes] = []
+    index = part.start
+    for piece in pieces:
+        blocks = range(index, index + -(-len(piece) // segment.version.block_size))
+        lines += map(_LINE.pack, _checksums(segment.version, blocks, piece))
+        index = blocks.stop
     place = segment.place(part.start)
-    done = _past_memory(file, os.pwrite, data, place) if direct else 0
-    _write_all(file, data[done:], place + done)
-    _write_all(file, memoryview(lines), segment.line(part.start))
+    done = _past_memory(file, os.pwritev, pieces, place) if direct else 0
+    for piece in between(pieces, done, sum(map(len, pieces))):
+        _write_all(file, piece, place + done)
+        done += len(piece)
+    _write_all(file, memoryview(b"".join(lines)), segment.line(part.start))
 
 
-def _past_memory(file: int, transfer: Transfer, data: memoryview, offset: int) -> int:
-    """How many bytes *transfer* has moved between *data* and *file* without the page cache of the
+def between(pieces: Sequence[memoryview], start: int, stop: int) -> list[memoryview]:
+    """The bytes [*start*, *stop*) of all that *pieces* have, one after the other."""
+    found, begin = [], 0
+    for piece in pieces:
+        part = piece[max(start - begin, 0) : max(stop - begin, 0)]
+        if part:
+            found.append(part)
+        begin += len(piece)
+    return found
+
+
+def _past_memory(file: int, transfer: Transfer, pieces: Sequence[memoryview], offset: int) -> int:
+    """How many bytes *transfer* has moved between *pieces* and *file* without the page cache of the
     kernel: all whole pages where they are many and it can be done, else none."""
-    whole = len(data) - len(data) % _PAGE
+    size = sum(map(len, pieces))
+    whole = size - size % _PAGE
     if whole < DIRECT_BYTES or offset % _PAGE:
         return 0
     flags = fcntl.fcntl(file, fcntl.F_GETFL)
     try:
         fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT)
-        return transfer(file, data[:whole], offset)
+        return transfer(file, between(pieces, 0, whole), offset)
     except OSError as error:
         if error.errno != errno.EINVAL:  # this file system, or this buffer, cannot
             raise
@@ -199,14 +219,10 @@ def _write_all(file: int, data: memoryview, offset: int) -> None:
 
 def _read_all(file: int, into: memoryview, offset: int) -> int:
     """How many bytes of *into* were filled before the file ended."""
-    filled = _past_memory(file, _pread, into, offset)
+    filled = _past_memory(file, os.preadv, [into], offset)
     while filled < len(into) and (count := os.preadv(file, [into[filled:]], offset + filled)):
         filled += count
     return filled
-
-
-def _pread(file: int, into: memoryview, offset: int) -> int:
-    return os.preadv(file, [into], offset)
 
 
 def runs(indices: Sequence[int]) -> Iterator[range]:

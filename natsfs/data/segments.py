@@ -22,7 +22,7 @@ import shutil
 import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from pathlib import Path
 from natsfs.data.ownership import others_may_replace
 from natsfs.data.segment import (
     Segment,
+    between,
     bits,
     read_sound,
     read_table,
@@ -96,18 +97,20 @@ class SegmentFiles:
         self,
         version: Version,
         first: int,
-        data: memoryview,
+        pieces: Sequence[memoryview],
         min_free: float,
         *,
         direct: bool = True,
     ) -> int | None:
-        """Store the blocks from *first* on, as many as *data* has, and return how many more bytes
-        are used by that; None if the disk has too little free space.  If *direct*, large writes
-        wait for the disk instead of filling the kernel's page cache."""
+        """Store the blocks from *first* on, which *pieces* have one after the other, whole blocks
+        each, and return how many more bytes are used by that; None if the disk has too little free
+        space.  If *direct*, large writes wait for the disk instead of filling the kernel's page
+        cache."""
         start, used = version.start(first), 0
-        for segment, part in segments_of(version, version.blocks(start, start + len(data))):
-            piece = data[version.start(part.start) - start : version.start(part.stop) - start]
-            more = self._write(segment, part, piece, min_free, direct=direct)
+        size = sum(map(len, pieces))
+        for segment, part in segments_of(version, version.blocks(start, start + size)):
+            begin, end = version.start(part.start) - start, version.start(part.stop) - start
+            more = self._write(segment, part, between(pieces, begin, end), min_free, direct=direct)
             if more is None:
                 return None
             used += more
@@ -201,7 +204,13 @@ class SegmentFiles:
                 look.there[number] = self._read(segment, range(0), memoryview(b""), [])
 
     def _write(
-        self, segment: Segment, part: range, data: memoryview, min_free: float, *, direct: bool
+        self,
+        segment: Segment,
+        part: range,
+        pieces: Sequence[memoryview],
+        min_free: float,
+        *,
+        direct: bool,
     ) -> int | None:
         path = self.root / segment.file_name
         if not self._is_safe() or not path.parent.exists():
@@ -211,7 +220,7 @@ class SegmentFiles:
         if _missing_space(path.parent, min_free) > 0:
             return None
         try:
-            while (more := _write(path, segment, part, data, direct=direct)) is None:
+            while (more := _write(path, segment, part, pieces, direct=direct)) is None:
                 _remove(path)
         except OSError:
             # It may be half written, and on a full disk every byte counts.
@@ -304,7 +313,7 @@ def named(bucket_identity: str, nuid: str) -> str:
 
 
 def _write(
-    path: Path, segment: Segment, part: range, data: memoryview, *, direct: bool
+    path: Path, segment: Segment, part: range, pieces: Sequence[memoryview], *, direct: bool
 ) -> int | None:
     """Write blocks and return how many more bytes are used by that; None if another's file is in
     the way."""
@@ -314,7 +323,7 @@ def _write(
         before = _disk_cost(os.fstat(file))
         if not write_header(file, segment):
             return None
-        write_blocks(file, segment, part, data, direct=direct)
+        write_blocks(file, segment, part, pieces, direct=direct)
         return _disk_cost(os.fstat(file)) - before
     finally:
         os.close(file)

@@ -244,7 +244,7 @@ def segment(data: bytes) -> None:
     body = bytes(range(256)) * 80 + b"the end"
     with tempfile.TemporaryDirectory() as directory:
         files = SegmentFiles(Path(directory))
-        files.write(version, 0, memoryview(body), 0.0)
+        files.write(version, 0, [memoryview(body)], 0.0)
         (path,) = (path for path in Path(directory).rglob("*") if path.is_file())
         path.write_bytes(changed(data, path.read_bytes()))
         into = memoryview(bytearray(len(body)))

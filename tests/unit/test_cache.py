@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -121,6 +122,37 @@ async def test_large_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
     assert len(files(tmp_path)) == 3
     expected = [None, None, *map(block, range(2, 9)), None, None]
     assert await get_all(cache if fresh else cache_in(tmp_path), which) == expected
+
+
+async def test_what_goes_on_is_written_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R4: pieces of a version that follow each other are one write of a file, to the last odd byte;
+    others are not."""
+    monkeypatch.setattr(segment, "SEGMENT_BYTES", 4 * BLOCK)
+    writes: list[list[int]] = []
+
+    def counted(self: SegmentFiles, *where: Any, **how: Any) -> int | None:
+        writes.append([len(piece) for piece in where[2]])
+        return plain(self, *where, **how)
+
+    plain = SegmentFiles.write
+    monkeypatch.setattr(SegmentFiles, "write", counted)
+    cache, which, other = cache_in(tmp_path), Version("b", "n", 10 * BLOCK + 1, BLOCK), version()
+    rest = b"".join(map(block, range(6, 10))) + b"x"
+    pieces = [
+        (which, 0, block(0) + block(1)),
+        (which, 2, block(2)),
+        (other, 0, block(7)),
+        (which, 4, block(4)),
+        (which, 6, rest),
+    ]
+    await cache.put([Kept(one, first, memoryview(data)) for one, first, data in pieces])
+    assert writes == [[2 * BLOCK, BLOCK], [BLOCK], [BLOCK], [4 * BLOCK + 1]]
+    expected = [*map(block, range(3)), None, block(4), None, *map(block, range(6, 10)), b"x"]
+    for again in cache, cache_in(tmp_path):
+        assert await get_all(again, which) == expected
+        assert await get_all(again, other) == [block(7)]
 
 
 @pytest.mark.parametrize("buffer", ["arena", "odd"])

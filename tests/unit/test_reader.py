@@ -595,6 +595,7 @@ async def test_slow_disk_delays_no_reader(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(BlockCache, "put", slow)
     monkeypatch.setattr("natsfs.data.behind.WRITE_BEHIND", MIB)
     monkeypatch.setattr("natsfs.data.behind.ENOUGH", MIB // 4)
+    monkeypatch.setattr("natsfs.data.behind.AT_ONCE", MIB // 4)
     monkeypatch.setattr("natsfs.data.behind.TOO_SLOW", 1)
     async with reading(store, tmp_path) as shared:
         assert await read_through(shared.open(info), info.size) == data

@@ -33,8 +33,8 @@ INLINE = 64 * 1024
 #: Bytes that go to a thread together.  At 0.5 ms for a MiB the way would cost a fifth of that.
 AT_ONCE = 2 * 1024 * 1024
 
-#: Bytes that may wait for the hash: 5 ms of it, a window of read-ahead.
-BACKLOG = 8 * 1024 * 1024
+#: Bytes that may wait for the hash: 9 ms of it, a window of read-ahead.
+BACKLOG = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,10 @@ class Verifier:
         if last:
             await run.settled.wait()
             self._hash(run, 0)
-        if last or run.waiting > BACKLOG:
+        if last:
             await run.idle.wait()
+        while run.waiting > BACKLOG:
+            await run.progress.wait()
         if last and not run.broken:
             run.give_up()  # a second reading begins a new check, or none
             try:
@@ -136,6 +138,7 @@ class _Run:
         self.broken = False
         self.hashing = False
         self.idle = trio.Event()
+        self.progress = trio.Event()
         self.digest = hashlib.sha256()
         self._early: dict[int, memoryview] = {}
         self._queue: list[memoryview] = []
@@ -155,15 +158,16 @@ class _Run:
         self.idle.set()
         self._early.clear()
         self._queue.clear()
-        self.waiting = 0
+        self._advance(0)
 
     def start(self) -> None:
         self.hashing = True
         self.idle = trio.Event()
 
     def hash_now(self) -> None:
-        pieces, self._queue, self.waiting = self._queue, [], 0
+        pieces, self._queue = self._queue, []
         self._update(pieces)
+        self._advance(0)
         self.idle.set()
 
     async def hash_in_thread(self) -> None:
@@ -171,13 +175,19 @@ class _Run:
             while self._queue:
                 pieces, self._queue = self._queue, []
                 await in_thread_or_here(partial(self._update, pieces))
-                self.waiting = sum(map(len, self._queue))
+                self._advance(sum(map(len, self._queue)))
         except BaseException:
             self.give_up()
             raise
         finally:
             self.hashing = False
             self.idle.set()
+
+    def _advance(self, waiting: int) -> None:
+        """So many bytes are left to be hashed."""
+        self.waiting = waiting
+        progress, self.progress = self.progress, trio.Event()
+        progress.set()
 
     def _update(self, pieces: list[memoryview]) -> None:
         for piece in pieces:

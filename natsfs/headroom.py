@@ -22,6 +22,14 @@ HEADROOM = 3 * 1024 * 1024
 PATIENCE = 5.0
 LOOK = 0.05
 
+#: Bytes that `keep_what_is_freed` keeps: what one file that is written has waiting (8 MiB), twice.
+#: Larger pieces than a request of the kernel (1 MiB) with all around it are not kept.
+FREED = 16 * 1024 * 1024
+LARGEST_FREED = 4 * 1024 * 1024
+
+#: Parameters of mallopt(3).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
 _OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 
 #: What is in there when the kernel promises no more memory than it has.
@@ -35,6 +43,7 @@ free = _libc.free
 free.argtypes, free.restype = [ctypes.c_void_p], None
 #: Gives back what is free, which the allocator may keep; None where there is no such thing.
 trim = getattr(_libc, "malloc_trim", None)
+_mallopt = getattr(_libc, "mallopt", None)
 
 
 def _promises_are_kept() -> bool:
@@ -54,6 +63,18 @@ def limited() -> bool:
         or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
         or resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
     )
+
+
+def keep_what_is_freed() -> None:
+    """Have the allocator keep `FREED` bytes for the next ones that ask, where memory has no limit.
+
+    By itself it gives the kernel back what goes beyond twice its largest piece, and what a program
+    writes comes in pieces of 1 MiB that live for milliseconds: getting the pages again and again
+    took 0.1 ms of the 1.7 that a mount spends on a MiB that is written.
+    """
+    if _mallopt is not None and not limited():
+        _mallopt(_TRIM_THRESHOLD, FREED)
+        _mallopt(_MMAP_THRESHOLD, LARGEST_FREED)
 
 
 def may_map(size: int) -> bool:

@@ -88,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     "progress": {"store.model"},
     "mount": {
         *("", "errors", "config", "control.*", "server", "supervisor", "handles", "metrics"),
-        *("progress", "threads"),
+        *("progress", "threads", "headroom"),
         *("store.*", "tree.*", "data.*", "filesystem.*", "buckets.*", "operations.*", "mount.*"),
     },
     "upkeep": {

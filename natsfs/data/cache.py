@@ -142,6 +142,26 @@ class BlockCache:
         self._known.learn(version, look)
         return Cached(data, look.found) if look.found else None
 
+    async def read_all(self, wanted: Sequence[tuple[Version, range]]) -> list[Cached | None]:
+        """As `read` for some blocks of each of several versions, for the price of one thread."""
+        places = [n for n, one in enumerate(wanted) if not self.lacks(*one)]
+        found: list[Cached | None] = [None] * len(wanted)
+        if places:
+            work = partial(self._read_all, [wanted[place] for place in places])
+            looks = await self._guarded(work, READ_DEADLINE, self._reading)
+            for place, (data, look) in zip(places, looks or (), strict=False):
+                self._reading.end(self._files.root)
+                self._known.learn(wanted[place][0], look)
+                found[place] = Cached(data, look.found) if look.found else None
+        return found
+
+    def _read_all(self, wanted: Sequence[tuple[Version, range]]) -> list[tuple[memoryview, Look]]:
+        found = []
+        for version, blocks in wanted:
+            data = memoryview(bytearray(version.start(blocks.stop) - version.start(blocks.start)))
+            found.append((data, self._files.read(version, blocks, data)))
+        return found
+
     async def put(self, kept: Sequence[Kept], *, direct: bool = True) -> None:
         """Keep some blocks if there is room and the disk works, for the price of one thread.  If
         *direct*, large ones are on the disk when this returns, and not in the kernel's memory.

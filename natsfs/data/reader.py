@@ -14,7 +14,7 @@ and is therefore atomic; what a reader found is held by it, whatever leaves the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from weakref import WeakValueDictionary
 
 import trio
@@ -96,12 +96,27 @@ class ObjectReader:
 
     def open(self, info: ObjectInfo) -> VersionReader:
         """A reader of the version *info*.  Costs nothing until it reads."""
+        return VersionReader(self, self._held(info), self._nursery)
+
+    def expect(self, infos: Sequence[ObjectInfo]) -> None:
+        """Fetch all of several small versions together, because somebody may read them soon."""
+        flights = []
+        for info in infos:
+            held = self._held(info)
+            blocks = held.version.blocks(0, info.size)
+            if held.at.keys().isdisjoint(blocks):
+                flights.append(Flight(held, blocks, ahead=True))
+                held.put(flights[-1])
+        if flights:
+            self._nursery.start_soon(self._fetch_together, flights)
+
+    def _held(self, info: ObjectInfo) -> Held:
         version = Version(self._bucket_identity, info.nuid, info.size, block_size_of(info))
         held = self._versions.get(version)
         if held is None:
             held = self._versions[version] = Held(info, version)
         held.info = info  # it may have another name by now
-        return VersionReader(self, held, self._nursery)
+        return held
 
     async def settled(self) -> None:
         """Wait until the cache has what was read, `SETTLING` seconds at most."""
@@ -196,6 +211,39 @@ class ObjectReader:
             held.remove(flight)
             flight.land(outcome)
 
+    async def _fetch_together(self, flights: Sequence[Flight]) -> None:
+        """Land *flights*, each of a whole version; those that fail will be tried by whoever needs
+        them."""
+        try:
+            cached = await self._cache.read_all([(one.held.version, one.blocks) for one in flights])
+            missing = []
+            for flight, found in zip(flights, cached, strict=True):
+                if found is not None and len(found.found) == len(flight.blocks):
+                    self._metrics.cached.inc(len(found.data))
+                    self._arrived(flight, found.data)
+                else:
+                    missing.append(flight)
+            await self._fetch_missing(missing)
+        except Exception as error:  # it belongs to nobody
+            log.debug("reading ahead: %r", error)
+        finally:
+            for flight in flights:
+                flight.held.remove(flight)
+                flight.land(ConnectionLost("what was read ahead did not arrive"))
+
+    async def _fetch_missing(self, flights: Sequence[Flight]) -> None:
+        infos = [flight.held.info for flight in flights]
+        for flight, found in zip(flights, await self._store.read_small(infos), strict=True):
+            if found is not None and len(found) == flight.held.version.size:
+                self._metrics.fetched.inc(len(found))
+                self._behind.put(Kept(flight.held.version, 0, self._arrived(flight, found).data))
+
+    def _arrived(self, flight: Flight, data: Data) -> Stretch:
+        stretch = Stretch(flight.held, flight.blocks, data)
+        self._memory.use(stretch)
+        flight.land(stretch)
+        return stretch
+
     async def _bring(self, held: Held, blocks: range) -> Data:
         """The bytes of *blocks*, from the cache as far as it has them."""
         version = held.version
@@ -266,12 +314,6 @@ class VersionReader:
             await self._shared.reject(self._held)
             raise
         return data
-
-    def expect(self) -> None:
-        """Fetch the first bytes, up to `FETCH`, because somebody may read them soon."""
-        self._shared.claim(
-            self._held, self._held.version.blocks(0, min(self._size, FETCH)), ahead=True
-        )
 
     def close(self) -> None:
         """Stop reading ahead.  Closing again does nothing."""

@@ -7,7 +7,7 @@ directory is listed or in that of their names, the ones behind them are asked fo
 requests on the wire at once; more of them the longer it goes on.  What comes waits in the reader's
 memory like anything else that was read ahead (R1 to R4 hold as for that).
 
-Concurrency: synchronous; what is asked for arrives by the reader's own tasks.
+Concurrency: synchronous; what is asked for arrives by a task of the reader's.
 """
 
 from __future__ import annotations
@@ -58,11 +58,10 @@ class Walks:
                 self._walks.popitem(last=False)
             return
         self._walks.move_to_end(directory)
-        for name in walk.reached(leaf.name, directory):
-            neighbour = directory.children.get(name)
-            if isinstance(neighbour, Leaf) and _is_small(neighbour) and _is_unknown(neighbour):
-                assert neighbour.info is not None
-                self._m.reader.open(neighbour.info).expect()
+        ahead = (directory.children.get(name) for name in walk.reached(leaf.name, directory))
+        wanted = (node for node in ahead if isinstance(node, Leaf) and _is_small(node))
+        found = [node.info for node in wanted if _is_unknown(node)]
+        self._m.reader.expect([info for info in found if info is not None])
 
 
 class _Walk:

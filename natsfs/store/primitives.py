@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from natsfs.errors import WrongRevision
+from natsfs.errors import NatsfsError, WrongRevision
 from natsfs.progress import Progress, unheard
 from natsfs.store.model import (
     AccountLimits,
@@ -200,6 +200,18 @@ class Primitives(Protocol):
         Errors: `StaleVersion` (the chunks are gone and the name has another version or none),
         `ChunkMissing` (they are gone and the name still has this version).
         """
+
+    async def read_small(self, infos: Sequence[ObjectInfo]) -> list[Data | None]:
+        """All bytes of each of the versions *infos*, one chunk each as a rule, in one exchange
+        where that can be.  None for what it did not bring, for whatever reason: `read` would tell.
+        """
+        found: list[Data | None] = []
+        for info in infos:
+            try:
+                found.append(await self.read(info, 0, info.size))
+            except NatsfsError:
+                found.append(None)
+        return found
 
     @abstractmethod
     def watch(self, after: int = 0) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:

@@ -90,6 +90,18 @@ async def test_commit(counted: Counted) -> None:
         await store.purge_chunks(moved.nuid)
 
 
+async def test_small_versions_together(counted: Counted) -> None:
+    """R2: small versions that are read together cost one request each, and are known then."""
+    store = counted.store
+    infos = [await put(store, str(number), content(number + 1)) for number in range(5)]
+    get = f"DIRECT.GET.OBJ_{store.bucket}".rpartition(".")[0]
+    anew = await counted.manager.bind(store.bucket)
+    with counted.costs(*[get] * 5):
+        assert await anew.read_small(infos) == [content(number + 1) for number in range(5)]
+    with counted.costs(get):
+        assert await anew.read(infos[3], 1, 3) == content(4)[1:3]
+
+
 async def test_put(counted: Counted) -> None:
     """A put looks for what it replaces, and frees that."""
     with counted.costs("STREAM.MSG.GET", "C", "M"):

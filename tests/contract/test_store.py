@@ -119,6 +119,21 @@ async def test_reused_buffer(store: ObjectStore) -> None:
     assert await get(store, "a") == b"".join(bytes([n]) * CHUNK for n in range(20))
 
 
+async def test_small_versions_together(store: ObjectStore) -> None:
+    """R2, R5: of small versions that are read together each brings its own bytes, whatever becomes
+    of the others; what has more than one chunk, or is not there, may be left out."""
+    data = [content(size) for size in (1, CHUNK - 1, CHUNK, 3 * CHUNK)]
+    infos = [await put(store, str(number), one) for number, one in enumerate(data)]
+    purged = await put(store, "purged", b"purged")
+    await store.purge_chunks(purged.nuid)
+    longer = replace(infos[0], size=2)
+    found = await store.read_small([*infos[:2], purged, longer, *infos[2:], infos[0]])
+    assert [found[n] for n in (0, 1, 4, 6)] == [data[0], data[1], data[2], data[0]]
+    assert found[2:4] == [None, None]
+    assert found[5] in (None, data[3])
+    assert await store.read_small([]) == []
+
+
 @pytest.mark.parametrize(
     ("start", "length"),
     [

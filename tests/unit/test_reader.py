@@ -236,6 +236,53 @@ async def test_failure_reaches_every_reader_and_is_not_kept(tmp_path: Path) -> N
         assert await shared.open(info).read(0, 100) == data[:100]
 
 
+async def small_objects(store: MemoryStore, count: int) -> tuple[list[ObjectInfo], list[bytes]]:
+    """Objects of one chunk each, and what is in them."""
+    data = [pattern(1000 + number, number) for number in range(count)]
+    return [await stored(store, one) for one in data], data
+
+
+async def test_small_versions_are_expected_together(tmp_path: Path) -> None:
+    """R2, R4: small versions that are expected come together, once, and from the disk if they are
+    there; whoever reads one meanwhile waits for it."""
+    store = await observed()
+    infos, data = await small_objects(store, 6)
+    store.gate = trio.Event()
+    async with reading(store, tmp_path) as shared, trio.open_nursery() as nursery:
+
+        async def read(number: int) -> None:
+            assert await shared.open(infos[number]).read(0, 5000) == data[number]
+
+        shared.expect(infos[:3])
+        shared.expect(infos[1:5])
+        for number in range(6):
+            nursery.start_soon(read, number)
+        await trio.testing.wait_all_tasks_blocked()
+        store.gate.set()
+    assert len(store.reads) == 6
+    async with reading(store, tmp_path) as shared:
+        shared.expect(infos)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [await shared.open(info).read(0, 5000) for info in infos] == data
+    assert len(store.reads) == 6
+
+
+async def test_an_expected_version_that_fails_is_tried_again(tmp_path: Path) -> None:
+    """R2, E: a version that did not come with the others is fetched by who needs it, who learns
+    why it cannot be had."""
+    store = await observed()
+    infos, data = await small_objects(store, 3)
+    await store.purge_chunks(infos[1].nuid)
+    store.gate = trio.Event()
+    async with reading(store, tmp_path) as shared:
+        shared.expect(infos)
+        store.gate.set()
+        assert await shared.open(infos[0]).read(0, 5000) == data[0]
+        with pytest.raises(StaleVersion):
+            await shared.open(infos[1]).read(0, 5000)
+        assert await shared.open(infos[2]).read(0, 5000) == data[2]
+
+
 async def test_failed_read_ahead_is_nobodys_error(tmp_path: Path) -> None:
     """R2: an error of reading ahead is forgotten; who needs the block asks again."""
     store, data = await observed(), pattern(2 * MIB)

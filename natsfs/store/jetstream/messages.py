@@ -24,6 +24,7 @@ from natsfs.store.protocol import (
     StoredMessage,
     direct_fields,
     get_batch,
+    get_last,
     get_sequence,
     parse_direct,
     parse_stored,
@@ -142,6 +143,18 @@ class ChunkMessages:
             if stored.subject == subject:
                 found[stored.sequence] = stored.data
         return found
+
+    async def last_on(self, wanted: Sequence[tuple[str, int]]) -> list[StoredMessage | None]:
+        """The last message on each of some subjects, which come with the bytes to expect, as far as
+        direct gets bring it at once."""
+        if not self._may_ask_anyone:
+            return [None] * len(wanted)
+        requests = [self._request(get_last(subject), size) for subject, size in wanted]
+        answers = await self._answers(requests, self._direct_timeout)
+        return [
+            None if isinstance(answer, NatsfsError) else self._check(answer[0], subject)
+            for answer, (subject, _) in zip(answers, wanted, strict=True)
+        ]
 
     async def ask(self, requests: Sequence[bytes], subject: str) -> list[StoredMessage | None]:
         """The message that each of *requests* is for, by direct get and else from the leader."""

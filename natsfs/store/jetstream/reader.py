@@ -75,6 +75,23 @@ class ChunkReader:
             raise await self._gone(info)
         return _cover(places, chunks, start, stop)
 
+    async def read_small(self, infos: Sequence[ObjectInfo]) -> list[Data | None]:
+        """`ObjectStore.read_small`."""
+        bucket = self._bucket.subjects
+        wanted = [(chunk_subject(bucket, info.nuid), info.size) for info in infos]
+        last = await self._messages.last_on(wanted)
+        return [self._whole(*one) for one in zip(infos, last, strict=True)]
+
+    def _whole(self, info: ObjectInfo, last: StoredMessage | None) -> Data | None:
+        """What *last*, the last chunk of *info*, proves to be all of its bytes."""
+        if last is None or info.chunks != 1:
+            return None
+        layout = prove(info, last.sequence, last.sequence, len(last.data))
+        if layout is None:
+            return None
+        self._keep(info, layout)
+        return last.data
+
     # -- layouts ----------------------------------------------------------------------------------
 
     async def _layout(self, info: ObjectInfo) -> tuple[Layout, Mapping[int, Data]]:

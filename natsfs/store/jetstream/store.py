@@ -37,7 +37,7 @@ from natsfs.store.model import (
     Upgrade,
     WatchEvent,
 )
-from natsfs.store.primitives import Draft
+from natsfs.store.primitives import Data, Draft
 from natsfs.store.streams import FEATURES_SINCE, lacking, parse_account
 from natsfs.store.wire import chunk_subject, meta_subject
 
@@ -112,6 +112,9 @@ class JetStreamStore(ObjectStore):
 
     async def read(self, info: ObjectInfo, start: int, stop: int) -> bytes | bytearray | memoryview:
         return await self._reader.read(info, start, stop)
+
+    async def read_small(self, infos: Sequence[ObjectInfo]) -> list[Data | None]:
+        return await self._reader.read_small(infos)
 
     @asynccontextmanager
     async def watch(self, after: int = 0) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:

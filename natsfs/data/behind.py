@@ -22,12 +22,14 @@ WRITE_BEHIND = 32 * 1024 * 1024
 #: the kernel then takes blocks into its memory, as far as it has some, and the cache misses fewer.
 TOO_SLOW = WRITE_BEHIND // 4
 
-#: Bytes that are worth the way to a thread at once; fewer wait `GATHER` seconds for more, since
-#: what is read here and there comes in pieces of 128 KiB, each of which takes 0.4 ms.  While bytes
-#: stream, the thread gets the interpreter's lock late, several times for each file: 4 MiB take it 3
-#: to 15 ms, of which the disk has 2.
+#: Bytes that are worth the way to a thread at once.  While bytes stream, the thread gets the
+#: interpreter's lock late, several times for each file: 4 MiB take it 3 to 15 ms, of which the disk
+#: has 2.  What is read here and there comes in pieces of 128 KiB or less, each of which takes 0.1
+#: to 0.4 ms, which the reads that come at the same time wait for.  So fewer bytes wait until none
+#: have come for `GATHER` seconds, for `LONGEST` at most.
 ENOUGH = 8 * 1024 * 1024
 GATHER = 0.1
+LONGEST = 1.0
 
 #: Bytes that go to a thread at once at most: all that came while it was at work, so that it makes
 #: up for having been late.
@@ -81,27 +83,41 @@ class WriteBehind:
     async def _work(self) -> None:
         try:
             while self._waiting or self._discards:
-                if self._size < ENOUGH and not self._discards:
-                    with trio.move_on_after(GATHER):
-                        await self._hurry.wait()
-                try:
-                    await self._step()
-                except Exception:  # the cache promises none; a bug in it must not end the mount
-                    log.exception("the block cache failed")
+                await self._gather()
+                left = len(self._waiting)
+                while self._discards or (left > 0 and self._waiting):
+                    left -= await self._step()
         finally:
             for _, _, done in self._discards:
                 done.set()
             self._idle.set()
 
-    async def _step(self) -> None:
+    async def _gather(self) -> None:
+        """Wait until it is time to write what waits."""
+        with trio.move_on_after(LONGEST):
+            before = 0
+            while self._size != before and not self._hurry.is_set():
+                before = self._size
+                with trio.move_on_after(GATHER):
+                    await self._hurry.wait()
         self._hurry = trio.Event()
+
+    async def _step(self) -> int:
+        """Make one change; how many of those that wait are done with."""
+        try:
+            return await self._change()
+        except Exception:  # the cache promises none; a bug in it must not end the mount
+            log.exception("the block cache failed")
+            return 0
+
+    async def _change(self) -> int:
         if self._discards:
             bucket_identity, nuid, done = self._discards.popleft()
             try:
                 await self._cache.discard(bucket_identity, nuid)
             finally:
                 done.set()
-            return
+            return 0
         kept: list[Kept] = []
         while self._waiting and self._writing < AT_ONCE:
             kept.append(self._waiting.popleft())
@@ -111,6 +127,7 @@ class WriteBehind:
             await self._cache.put(kept, direct=self._size < TOO_SLOW)
         finally:
             self._writing = 0
+        return len(kept)
 
 
 def _of(kept: Kept) -> tuple[str, str]:

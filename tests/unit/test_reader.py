@@ -625,6 +625,30 @@ async def test_short_answer_is_an_error(tmp_path: Path) -> None:
             await shared.open(info).read(0, 100)
 
 
+async def test_small_pieces_are_written_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R4: what is read here and there waits until it is worth the way to the disk, or the end."""
+    store, data = await observed(), pattern(8 * CHUNK)
+    info = await stored(store, data)
+    written: list[int] = []
+
+    async def put(_: BlockCache, kept: Sequence[Kept], *, direct: bool = True) -> None:
+        written.append(len(kept))
+
+    monkeypatch.setattr(BlockCache, "put", put)
+    monkeypatch.setattr("natsfs.data.behind.ENOUGH", 3 * CHUNK)
+    monkeypatch.setattr("natsfs.data.behind.GATHER", 60.0)
+    monkeypatch.setattr("natsfs.data.behind.LONGEST", 60.0)
+    async with reading(store, tmp_path) as shared:
+        for number, block in enumerate((6, 1, 4, 2)):
+            await shared.open(info).read(block * CHUNK, 10)
+            await trio.testing.wait_all_tasks_blocked()
+            assert written == ([3] if number >= 2 else [])
+        await shared.settled()
+        assert written == [3, 1]
+
+
 async def test_slow_disk_delays_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """R4: blocks are written behind the reader's back, into the kernel's memory if many wait, and
     dropped if too many do."""

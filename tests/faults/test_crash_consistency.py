@@ -53,8 +53,11 @@ def stop_between_calls(program: subprocess.Popen[bytes], directory: Path) -> Non
     program.send_signal(signal.SIGSTOP)
 
 
-def crash(mount: Mount, server: Server, tmp_path: Path, chance: random.Random) -> list[Path]:
-    """Let programs write, and kill the daemon, perhaps the server as well, while they do."""
+def crash(
+    mount: Mount, server: Server, tmp_path: Path, chance: random.Random, away: float
+) -> list[Path]:
+    """Let programs write, and kill the daemon, perhaps the server as well, up to *away* seconds
+    before, while they do."""
     manifests = [tmp_path / f"manifest-{number}-{chance.random()}" for number in range(WRITERS)]
     programs = [
         subprocess.Popen(
@@ -71,7 +74,7 @@ def crash(mount: Mount, server: Server, tmp_path: Path, chance: random.Random) -
         time.sleep(chance.uniform(0.3, 1.5))  # the moment of the crash is random
         if chance.random() < 0.4:
             server.kill()
-            time.sleep(chance.uniform(0.0, 0.5))
+            time.sleep(chance.uniform(0.0, away))
             if chance.random() < 0.5:
                 server.restart()
                 time.sleep(chance.uniform(0.0, 1.0))
@@ -90,10 +93,21 @@ def crash(mount: Mount, server: Server, tmp_path: Path, chance: random.Random) -
 
 @pytest.mark.parametrize("option", ["writeback", "rw"])
 @pytest.mark.parametrize(
-    "rounds", [2, pytest.param(100, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])]
+    ("rounds", "away"),
+    [
+        (2, 0.5),
+        pytest.param(100, 0.5, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]),
+        # Longer than a call waits for the server: what fails then is tried again until the end.
+        pytest.param(50, 14.0, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]),
+    ],
 )
 def test_crashes(
-    server: Server, tmp_path: Path, environment: dict[str, str], rounds: int, option: str
+    server: Server,
+    tmp_path: Path,
+    environment: dict[str, str],
+    rounds: int,
+    away: float,
+    option: str,
 ) -> None:
     """W1, W2, W7, W8: the daemon, and sometimes the server, is killed at random moments while
     programs write, sync, rename and remove; after the next mount the bucket has what was
@@ -114,7 +128,7 @@ def test_crashes(
         return found.start()
 
     for number in range(rounds):
-        manifests = crash(mount(2 * number), server, tmp_path, chance)
+        manifests = crash(mount(2 * number), server, tmp_path, chance, away)
         server.kill()
         server.restart()
         mount(2 * number + 1).stop()

@@ -251,7 +251,9 @@ class Program:
             if not isinstance(error, NotSent):
                 self.clouded |= {old, new}
             raise
-        if not self.clouded & {old, new}:
+        if self.clouded & {old, new}:
+            self.clouded |= {old, new}
+        else:
             self.promises.must_move(old, new, moving)
         for half in self.halves:
             if half.name in (old, new):

@@ -274,7 +274,7 @@ def test_read_only_disk(mounter: Mounter, bodies: dict[str, bytes], tmp_path: Pa
         assert_right(mounted, bodies)
         assert_works(mounted)
         assert_whole(mounted, "blocks", bodies["blocks"])
-        assert len(lines_with(mounted, "pauses")) == 1
+        wait_until(lambda: len(lines_with(mounted, "pauses")) == 1, "the cache says that it pauses")
         mounted.stop()
         mounted = mounter("--cache-dir", str(disk / "cache"))
         mounted.expect_trouble("WARNING.*(the cache .* pauses|journal)")

@@ -10,7 +10,7 @@
     contents         bytes of open files         unsaved      what waits to be saved
     journaling       what survives a crash       recovery     what did
     relocation       metas that change names     stepwise     the same without a batch
-    resumption       an interrupted rename
+    resumption       an interrupted rename       places       the two names of a rename
     intake           what the bucket says        arrivals     what that means for the tree
     foreign_renames  what it does not say        removals     purges and expiry
     lifetimes        when metas expire           settings     of the bucket, as they change

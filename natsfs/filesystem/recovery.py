@@ -93,11 +93,16 @@ class Recovery:
             self.left.append(Left(state.name, size, time_ns, state.trouble or UNSAVED))
 
     async def each(self, parent: Path, take: Callable[[Salvaged], Awaitable[bool]]) -> None:
-        """Call *take* with each file that the dead runs in *parent* hold.  Of a run nothing stays
-        when it was true for all of them."""
+        """Call *take* with each file that the dead runs in *parent* hold, but for what was to stay
+        until something newer was safe that is.  Of a run nothing stays when it was true for all of
+        them."""
         runs = await in_thread_or_here(lambda: list(salvage(parent)))
         for run, found in runs:
-            taken = [await take(salvaged) for salvaged in found]
+            past = self._past(found)
+            taken = [
+                await (self.attempt(one, _nothing) if one.state.identity in past else take(one))
+                for one in found
+            ]
             if all(taken):
                 await in_thread_or_here(run.remove)
             else:
@@ -133,6 +138,17 @@ class Recovery:
 
     def _leave(self, salvaged: Salvaged, why: str) -> None:
         self.left.append(Left(salvaged.state.name, salvaged.size, salvaged.time_ns, why))
+
+    def _past(self, found: list[Salvaged]) -> set[str]:
+        """The identities of those in *found* that were to stay until another one was safe, of which
+        the bucket has a version."""
+        known = {one.state.identity: one.own for one in found}
+        subjects = self._m.namespace.subjects_with
+        return {
+            one.state.after
+            for one in found
+            if any(subjects(nuid) for nuid in one.own - known.get(one.state.after, frozenset()))
+        }
 
     def _is_stored(self, salvaged: Salvaged) -> bool:
         """Whether it became a version before the mount died."""

@@ -98,7 +98,7 @@ def crash(
         (2, 0.5),
         pytest.param(100, 0.5, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]),
         # Longer than a call waits for the server: what fails then is tried again until the end.
-        pytest.param(50, 14.0, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]),
+        pytest.param(12, 14.0, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]),
     ],
 )
 def test_crashes(

@@ -17,7 +17,7 @@ import trio
 
 from natsfs.errors import ConnectionLost, NatsfsError, NotSent, RequestTimeout
 from natsfs.filesystem import intake, telling, unsaved
-from natsfs.handles import FileHandle
+from natsfs.handles import FileHandle, is_dirty
 from natsfs.store.memory import MemoryManager, MemoryStore
 from natsfs.store.memory_stream import MemoryStream
 from natsfs.store.model import BucketConfig, MetaWrite, ObjectInfo
@@ -245,15 +245,21 @@ class Program:
         if not self.world.exists(old):
             return
         moving = self.promises.may_move(old, new)
+        clear = self.clouded.isdisjoint((old, new))
+        replaced = self.world.leaf(new) if self.world.exists(new) else None
+        if not clear or (replaced is not None and is_dirty(replaced)):
+            # What waits to be stored under the new name outlives a mount that dies just then.
+            self.clouded |= {old, new}
         try:
             await self.world.rename(old, new)
         except NatsfsError as error:
             if not isinstance(error, NotSent):
                 self.clouded |= {old, new}
+            elif clear:
+                self.clouded -= {old, new}
             raise
-        if self.clouded & {old, new}:
-            self.clouded |= {old, new}
-        else:
+        if clear:
+            self.clouded -= {old, new}
             self.promises.must_move(old, new, moving)
         for half in self.halves:
             if half.name in (old, new):

@@ -212,6 +212,41 @@ async def test_died_while_it_was_closed_again(host: Host, size: int) -> None:
     await lives(host, first, second, before=b"stored")
 
 
+@pytest.mark.parametrize("goes_on", [False, pytest.param(True, marks=died)])
+async def test_died_when_something_newer_was_stored(host: Host, *, goes_on: bool) -> None:
+    """W7, A4: what was closed and could not be stored is past when a newer content of the file was,
+    though nobody heard of it: it does not come back beside or behind that."""
+
+    replaced = []
+
+    async def first(world: World) -> None:
+        replaced.extend(await world.foreign.store.list())
+        handle = world.open("f", os.O_WRONLY | os.O_APPEND)
+        await world.fs.files.write(handle, 6, b" and more")
+        host.refuse("upload", "chunk", "commit", "place")
+        with pytest.raises(NatsfsError):
+            await world.fs.files.flush(handle)
+        await world.release(handle)
+        host.refuse()
+        handle = world.open("f", os.O_WRONLY | os.O_TRUNC)
+        await world.fs.files.write(handle, 0, b"newer")
+        with answers_lost(), pytest.raises(RequestTimeout):
+            await world.fs.files.fsync(handle)
+        if goes_on:
+            await world.fs.files.write(handle, 5, b"half")
+
+    async def second(world: World) -> None:
+        await saved(world)
+        assert await world.foreign.names() == ["f"]
+        assert await world.foreign.get("f") == b"newer"
+        assert [left.size for left in world.fs.recovery.left] == [9] * goes_on
+        # What the commit without an answer replaced is left to `natsfs gc`.
+        await world.store.purge_chunks(replaced[0].nuid)
+        await world.fs.recovery.settle(world.fs.mounted.journal.parent, drop)
+
+    await lives(host, first, second, before=b"stored")
+
+
 @died
 @pytest.mark.parametrize("size", [1000, LARGE])
 @pytest.mark.parametrize("how", ["changed", "begun anew", "chmod"])

@@ -66,6 +66,7 @@ class OpenFile:
         "tried",
         "troubled",
         "written",
+        "yields",
     )
 
     def __init__(self, leaf: Leaf, base: ObjectInfo | None, bucket: str) -> None:
@@ -85,6 +86,9 @@ class OpenFile:
         self.refused = False
         #: Whether *replaces* was another file, of which it has the name and nothing else.
         self.supplants = False
+        #: The nuid of the version that a rename may have put in its place: nobody knows whether it
+        #: did until the bucket is seen, and its commit must not destroy that one.
+        self.yields = ""
         #: The nuids of versions that commits since the last one that succeeded were to store: the
         #: server may have any of them.
         self.tried: set[str] = set()

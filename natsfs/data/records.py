@@ -82,7 +82,8 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     *identity* tells it from all others.  *nuids* are those under which it, as it is, may have been
     stored; *own* are all that its process made of it, so that none of them is anybody else's.
     *supplants* says that *replaces* was another file, of which it has the name and nothing else.
-    *after* is the identity of what stays in the journal until this is safe.
+    *after* is the identity of what stays in the journal until this is safe.  *yields* is a version
+    that a rename may have given its name to, and that it must not replace.
     *closed* says that its last program is done with it, if no change follows, *trouble* why it
     cannot be stored as it is.  *attributes* are numbers that the layer above knows the meaning of.
     """
@@ -106,6 +107,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     own: tuple[str, ...] = ()
     supplants: bool = False
     after: str = ""
+    yields: str = ""
 
     def but(self, **changes: object) -> State:
         """The same with other fields."""

@@ -88,6 +88,11 @@ class Commits:
                     await self._commit(file, leaf)
                 self.waiting.discard(file)
 
+    def abandon(self) -> None:
+        """There is no bucket any more that anything could be stored in, or asked about."""
+        self.waiting.clear()
+        self._unclear.clear()
+
     def inherit(self, file: OpenFile, other: OpenFile) -> None:
         """*file* has the name of *other* now: what attempts to store that have come to is under the
         name of *file*."""
@@ -175,7 +180,7 @@ class Commits:
             raise
         file.committed, file.troubled = changes, False
         rest_on(self._m, file, info)
-        file.replaces, file.supplants = info.nuid, False
+        file.replaces, file.supplants, file.yields = info.nuid, False, ""
         file.tried.clear()
         self._unclear.discard(file)
         if file.content is outflow:

@@ -54,8 +54,14 @@ class Conflicts:
 
         *appended* says that nothing but appending was done to the bytes.
 
-        Errors: `SupersededError` (*appended*), `ConflictError` (this mount gives way).
+        Errors: `SupersededError` (*appended*), `ConflictError` (this mount gives way, as to what a
+        rename has put there whose answer was lost).
         """
+        if other is not None and file.yields and other.nuid == file.yields:
+            raise ConflictError(
+                f"{other.name!r} is not stored: a rename, which nobody heard the answer to, has "
+                "put another file in its place"
+            )
         if other is None or other.nuid == file.replaces or other.nuid in file.tried:
             return False
         if appended and other.link is None:

@@ -281,6 +281,7 @@ class Files:
         _check_growth(file, size, size)
         if not size:
             self._journaling.keep_promised(file)
+            file.yields = ""  # what begins now replaces whatever is there
         self._contents.truncate(file, size)
         file.appended_from = None
         self._changed(file, caller)

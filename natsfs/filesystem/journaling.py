@@ -94,6 +94,14 @@ class Journaling:
         if by.promised is not None:
             self._files[by.promised.entry] = by
 
+    def about_to_yield(self, file: OpenFile, nuid: str) -> None:
+        """A rename is about to give the name of *file* to the version *nuid*."""
+        file.yields = nuid
+        promised = file.promised.entry if file.promised is not None else None
+        for entry in (promised, file.entry):
+            if entry is not None and entry.state is not None:
+                entry.change(entry.state.but(yields=nuid))
+
     def about_to_store(self, file: OpenFile, told: tuple[Entry, int] | None, nuid: str) -> None:
         """What the entry in *told* said at its count of alterations there may be stored as the
         version *nuid* from now on.  One that was tried before may have been stored as what the
@@ -322,7 +330,7 @@ def _name_of(file: OpenFile) -> str:
 def _replacing(file: OpenFile, state: State) -> State:
     """*state* with the versions that *file* may replace."""
     own = tuple({*state.own, *file.tried})
-    return state.but(replaces=file.replaces, supplants=file.supplants, own=own)
+    return state.but(replaces=file.replaces, supplants=file.supplants, own=own, yields=file.yields)
 
 
 def _after(file: OpenFile) -> str:

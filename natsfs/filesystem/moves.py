@@ -138,6 +138,7 @@ class Moves:
             nonlocal source, target
             source, target = places()
             check_move(source, target, replace_allowed=replace_allowed, resumed=resumed)
+            self._announce(source.node, target.node)
             inherited = self._inheritance(target.node)
             found = _merged([*self._steps(source, target), *inherited])
             return [self._with_arrived(step) for step in found] if resumed else found
@@ -157,6 +158,13 @@ class Moves:
             self._succeed(node, target.node, taken_over)
         if isinstance(node, Directory) and node.marker is None:
             await self._mark_moved(node, marker)
+
+    def _announce(self, node: Node | None, replaced: Node | None) -> None:
+        """If the answer is lost, or this process dies before it, the bucket has the version of
+        *node* under a name for which other bytes may wait."""
+        file = replaced.file if isinstance(replaced, Leaf) else None
+        if isinstance(node, Leaf) and node.info is not None and isinstance(file, OpenFile):
+            self._journaling.about_to_yield(file, node.info.nuid)
 
     async def _is_resumed(self, node: Node, replaced: Node | None) -> bool:
         """Whether this is to finish a rename that was interrupted."""

@@ -32,7 +32,7 @@ from natsfs.store.model import ObjectInfo
 from natsfs.store.wire import meta_subject
 from natsfs.threads import in_thread_or_here
 from natsfs.tree.names import encode_component, split_name
-from natsfs.tree.nodes import Directory, Leaf, called
+from natsfs.tree.nodes import Directory, Leaf, called, info_of
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,9 @@ class Left:
 
 #: Why a file is left that could be stored.
 UNSAVED = "the server has not taken it yet"
+
+#: Why one is left whose name has gone to another file.
+REPLACED = "a rename has put another file in its place"
 
 #: Does with a file that is left what its user wants; it is dropped then.
 Deal = Callable[[Salvaged], Awaitable[None]]
@@ -111,6 +114,9 @@ class Recovery:
     async def _take(self, salvaged: Salvaged) -> bool:
         if self._is_stored(salvaged):
             return await self.attempt(salvaged, _nothing)
+        if self._is_replaced(salvaged):
+            self._leave(salvaged, REPLACED)
+            return False
         if salvaged.finished:
             taken = await self.attempt(salvaged, self.restore_there)
             self.adopted += taken
@@ -149,6 +155,13 @@ class Recovery:
             for one in found
             if any(subjects(nuid) for nuid in one.own - known.get(one.state.after, frozenset()))
         }
+
+    def _is_replaced(self, salvaged: Salvaged) -> bool:
+        """Whether a rename has given its name to another file, which it is not to destroy."""
+        nuid, namespace = salvaged.state.yields, self._m.namespace
+        subjects = namespace.subjects_with(nuid) if nuid else ()
+        found = [info_of(namespace.find(subject)) for subject in subjects]
+        return any(info is not None and info.name == salvaged.state.name for info in found)
 
     def _is_stored(self, salvaged: Salvaged) -> bool:
         """Whether it became a version before the mount died."""

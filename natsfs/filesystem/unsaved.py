@@ -282,7 +282,7 @@ class Unsaved:
             if file.content is not None:
                 file.content.close()
             self._journaling.ended(file)
-        self._commits.waiting.clear()
+        self._commits.abandon()
         self._due, self._due_bytes, self._lingering = {}, 0, {}
 
     def bytes(self, files: Callable[[], list[OpenFile]] = list) -> int:

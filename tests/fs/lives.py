@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import trio
 
 from natsfs.config import ConflictPolicy
+from natsfs.data.salvage import Salvaged
 from natsfs.errors import RequestTimeout
 from natsfs.store.memory import MemoryManager, MemoryStore
 from natsfs.store.model import BucketConfig, MetaWrite, ObjectInfo
@@ -20,6 +22,10 @@ died = pytest.mark.expects_log(
     "mount that died|is not saved yet|another version by now|is saved as|are zeros"
 )
 
+#: How a program opens a file that it may have to make.
+CREATE = os.O_CREAT | os.O_RDWR
+
+#: Bytes of several windows of the store.
 LARGE = 3_000_000
 
 
@@ -94,3 +100,15 @@ async def until(done: Callable[[], bool]) -> None:
     with trio.fail_after(DEADLINE):
         while not done():  # noqa: ASYNC110  (nothing tells)
             await trio.sleep(0.001)
+
+
+async def drop(salvaged: Salvaged) -> None:
+    """Nobody wants it."""
+
+
+async def collect(world: World) -> None:
+    """What `natsfs gc` does: free what a commit without an answer has replaced."""
+    wanted = {info.nuid for info in await world.foreign.store.list()}
+    for nuid in await world.store.count_chunks():
+        if nuid not in wanted:
+            await world.store.purge_chunks(nuid)

@@ -17,13 +17,12 @@ import trio
 
 from natsfs.errors import ConnectionLost, NatsfsError, NotSent, RequestTimeout
 from natsfs.filesystem import intake, telling, unsaved
-from natsfs.handles import FileHandle, is_dirty
+from natsfs.handles import FileHandle
 from natsfs.store.memory import MemoryManager, MemoryStore
 from natsfs.store.memory_stream import MemoryStream
 from natsfs.store.model import BucketConfig, MetaWrite, ObjectInfo
 from tests.faults.promises import Promises, digest_of
-from tests.fs.lives import until
-from tests.fs.test_recovery import drop
+from tests.fs.lives import drop, until
 from tests.fs.world import World, mounted
 
 NAMES = ("a", "b", "c", "d")
@@ -246,20 +245,15 @@ class Program:
             return
         moving = self.promises.may_move(old, new)
         clear = self.clouded.isdisjoint((old, new))
-        replaced = self.world.leaf(new) if self.world.exists(new) else None
-        if not clear or (replaced is not None and is_dirty(replaced)):
-            # What waits to be stored under the new name outlives a mount that dies just then.
+        if not clear:
             self.clouded |= {old, new}
         try:
             await self.world.rename(old, new)
         except NatsfsError as error:
             if not isinstance(error, NotSent):
                 self.clouded |= {old, new}
-            elif clear:
-                self.clouded -= {old, new}
             raise
         if clear:
-            self.clouded -= {old, new}
             self.promises.must_move(old, new, moving)
         for half in self.halves:
             if half.name in (old, new):

@@ -9,8 +9,19 @@ import pytest
 from natsfs.errors import NatsfsError, RequestTimeout
 from natsfs.filesystem.attributes import AttributeChanges
 from natsfs.store.model import ObjectMeta
-from tests.fs.lives import LARGE, Host, answers_lost, died, lives, pattern, saved, unheard
-from tests.fs.test_recovery import CREATE, drop
+from tests.fs.lives import (
+    CREATE,
+    LARGE,
+    Host,
+    answers_lost,
+    collect,
+    died,
+    drop,
+    lives,
+    pattern,
+    saved,
+    unheard,
+)
 from tests.fs.world import World
 
 
@@ -217,10 +228,7 @@ async def test_died_when_something_newer_was_stored(host: Host, *, goes_on: bool
     """W7, A4: what was closed and could not be stored is past when a newer content of the file was,
     though nobody heard of it: it does not come back beside or behind that."""
 
-    replaced = []
-
     async def first(world: World) -> None:
-        replaced.extend(await world.foreign.store.list())
         handle = world.open("f", os.O_WRONLY | os.O_APPEND)
         await world.fs.files.write(handle, 6, b" and more")
         host.refuse("upload", "chunk", "commit", "place")
@@ -240,9 +248,8 @@ async def test_died_when_something_newer_was_stored(host: Host, *, goes_on: bool
         assert await world.foreign.names() == ["f"]
         assert await world.foreign.get("f") == b"newer"
         assert [left.size for left in world.fs.recovery.left] == [9] * goes_on
-        # What the commit without an answer replaced is left to `natsfs gc`.
-        await world.store.purge_chunks(replaced[0].nuid)
         await world.fs.recovery.settle(world.fs.mounted.journal.parent, drop)
+        await collect(world)
 
     await lives(host, first, second, before=b"stored")
 
@@ -390,3 +397,65 @@ async def test_attributes_and_name_come_before_the_upload(
         assert await world.foreign.names() == ["f", "g"]
 
     await lives(host, first, second)
+
+
+@pytest.mark.expects_log("is not saved yet|cannot be saved|is not stored: a rename|mount that died")
+@pytest.mark.parametrize("size", [1000, LARGE])
+@pytest.mark.parametrize("how", ["changed", "appended"])
+@pytest.mark.parametrize("dies", [False, True])
+async def test_replaced_by_a_rename_without_an_answer(
+    host: Host, size: int, how: str, *, dies: bool
+) -> None:
+    """A2, A4, W7: a file takes the name of one that waits to be stored, and the answer is lost.
+    What waited does not replace it, nor go behind it: no other name has the bytes of that file."""
+    host.writeback = True
+    data = pattern(size)
+
+    async def first(world: World) -> None:
+        await world.write("g", data)
+        await saved(world)
+        host.refuse("upload", "chunk", "place")
+        flags = os.O_WRONLY | (os.O_APPEND if how == "appended" else 0)
+        async with world.opened("f", flags) as handle:
+            await world.fs.files.write(handle, 6 if how == "appended" else 0, b"waits")
+        with unheard(world.store), answers_lost(), pytest.raises(RequestTimeout):
+            await world.rename("g", "f")
+        if not dies:
+            host.refuse()
+            world.store.stream.interrupt()
+            await saved(world)
+            assert world.paths() == ["f"]
+            assert await world.read("f") == data
+
+    async def second(world: World) -> None:
+        await saved(world)
+        assert await world.foreign.names() == ["f"]
+        assert await world.foreign.get("f") == data
+        recovery = world.fs.recovery
+        assert [left.name for left in recovery.left] == ["f"]
+        assert "rename" in recovery.left[0].trouble
+        await recovery.settle(world.fs.mounted.journal.parent, drop)
+        await collect(world)
+
+    await lives(host, first, second, before=b"stored")
+
+
+async def test_begun_anew_after_a_rename_without_an_answer(host: Host) -> None:
+    """A2, A4: a rename was not answered; what a program then writes from the start is newest."""
+
+    async def only(world: World) -> None:
+        await world.write("g", b"other")
+        handle = world.open("f", os.O_RDWR)
+        await world.fs.files.write(handle, 0, b"waits")
+        with unheard(world.store), answers_lost(), pytest.raises(RequestTimeout):
+            await world.rename("g", "f")
+        world.store.stream.interrupt()
+        await world.settle()
+        await world.fs.files.truncate(handle.file.leaf, 0, handle)
+        await world.fs.files.write(handle, 0, b"newest")
+        await world.close(handle)
+        assert await world.foreign.names() == ["f"]
+        assert await world.foreign.get("f") == b"newest"
+        await collect(world)
+
+    await lives(host, only, before=b"stored")

@@ -36,7 +36,7 @@ from natsfs.filesystem.journaling import Journaling
 from natsfs.filesystem.naming import name_of
 from natsfs.filesystem.publisher import Publisher
 from natsfs.filesystem.state import Mounted
-from natsfs.handles import OpenFile
+from natsfs.handles import OpenFile, is_open_for_writing
 from natsfs.store.contention import Contention
 from natsfs.store.model import MetaWrite, ObjectInfo
 from natsfs.store.primitives import Data, Place
@@ -66,10 +66,11 @@ class Commits:
         #: Those that an attempt may have stored whose answer was lost.
         self._unclear: set[OpenFile] = set()
 
-    async def commit(self, file: OpenFile) -> None:
+    async def commit(self, file: OpenFile, *, closed: bool = False) -> None:
         """Make what was written the object's version, and return when JetStream has it (W1).
 
-        Nothing happens for a file that is clean, or has no name any more (W5).
+        Nothing happens for a file that is clean, or has no name any more (W5), or where nobody asks
+        for more than what was *closed*, that a program has begun to write again (W2).
         Errors: those of `ObjectStore.upload_version` and, for bytes never rewritten, of `read`;
         `ConflictError` (another client stored a version meanwhile, and this mount gives way);
         `ReplacedBucket` (the one that it was opened in is gone, and there is another);
@@ -84,9 +85,16 @@ class Commits:
                 raise ReplacedBucket(f"{file.leaf.object_name!r} was written to an earlier bucket")
             leaf = file.leaf
             async with self._m.reservations.hold(lambda: name_of(leaf.heir)):
+                if closed and self.is_unfinished(file):
+                    return
                 if leaf.heir.parent is not None and file.dirty:
                     await self._commit(file, leaf)
                 self.waiting.discard(file)
+
+    def is_unfinished(self, file: OpenFile) -> bool:
+        """Whether *file* is half of what a program writes.  The kernel may tell late that it does
+        not write any more: then the journal knows that it is closed."""
+        return is_open_for_writing(file) and not self._journaling.has_promised(file)
 
     def abandon(self) -> None:
         """There is no bucket any more that anything could be stored in, or asked about."""

@@ -105,8 +105,9 @@ class Unsaved:
         if not (self._m.writeback and await self._defer(file)):
             await self._commit(file, closed=True)
 
-    async def sync(self, file: OpenFile) -> None:
-        """Commit *file*, and with *writeback*, before it, what was closed before (W8).
+    async def sync(self, file: OpenFile, *, finished: bool = False) -> None:
+        """Commit *file*, and with *writeback*, before it, what was closed before (W8).  *finished*
+        says that it need not be if a program has begun to write it again meanwhile.
 
         Errors: of `commit`, also what prevented that of an earlier file, if that is the server: it
         would prevent this one after another time-out, or be late for the order.
@@ -117,7 +118,7 @@ class Unsaved:
                 if error is not None:
                     await self._keep(file, closed=False)
                     raise error
-        await self._commit(file, closed=False)
+        await self._commit(file, closed=False, finished=finished)
 
     async def before_change(self, file: OpenFile) -> None:
         """A large file is written again before what was closed is stored: what is on its way has to
@@ -144,10 +145,9 @@ class Unsaved:
         else:
             files = [node.file] if isinstance(node, Leaf) and node.file is not None else []
         for file in files:
-            # The kernel may tell late that the last descriptor has gone.
-            closed = self._journaling.has_promised(file) or not is_open_for_writing(file)
-            if file.dirty and file.leaf.info is not None and closed:
-                await self.sync(file)
+            outdated = file.dirty and file.leaf.info is not None
+            if outdated and not self._commits.is_unfinished(file):
+                await self.sync(file, finished=True)
                 self._commits.let_go(file)
 
     async def release(self, file: OpenFile) -> None:
@@ -170,10 +170,10 @@ class Unsaved:
         self._commits.waiting.add(file)
         self._hurry(file)
 
-    async def _commit(self, file: OpenFile, *, closed: bool) -> None:
+    async def _commit(self, file: OpenFile, *, closed: bool, finished: bool = False) -> None:
         self._take_out(file)
         try:
-            await self._commits.commit(file)
+            await self._commits.commit(file, closed=finished)
         except ReplacedBucket:
             await self._keep(file, closed=True)
             self._part_with(file)
@@ -308,7 +308,7 @@ class Unsaved:
         await self._m.journal.disk.ready()
         promised = file.entry is not None and file.entry.closed
         try:
-            await self._commits.commit(file)
+            await self._commits.commit(file, closed=not ends)
         except ReadOnlyError as error:
             self._give_up(file, str(error), promised=promised)
             return error

@@ -549,6 +549,37 @@ async def test_writeback_reopened(host: Host) -> None:
     await lives(host, only)
 
 
+@pytest.mark.parametrize("writeback", [False, True])
+async def test_reopened_while_it_waits_for_its_name(host: Host, *, writeback: bool) -> None:
+    """W2, W7: what was closed is about to be stored, when a program begins to write the file anew:
+    half of that is not stored in its place."""
+    host.writeback = writeback
+
+    async def only(world: World) -> None:
+        await saved(world)
+        if not writeback:
+            host.refuse("upload")
+            with pytest.raises(NatsfsError):
+                await world.write("f", b"closed")
+            host.refuse()
+        async with world.fs.mounted.reservations.hold(lambda: frozenset({"f"})):
+            if writeback:
+                await world.write("f", b"closed")
+            else:
+                world.fs.unsaved.take(world.leaf("f").file)
+            await until(world.leaf("f").file.lock.locked)
+            handle = world.open("f", os.O_WRONLY | os.O_TRUNC)
+            await world.fs.files.write(handle, 0, b"half")
+        await until(lambda: not world.leaf("f").file.lock.locked())
+        assert await world.foreign.get("f") in (b"stored", b"closed")
+        await world.fs.files.write(handle, 4, b" and the rest")
+        await world.close(handle)
+        await saved(world)
+        assert await world.foreign.get("f") == b"half and the rest"
+
+    await lives(host, only, before=b"stored")
+
+
 @died
 @pytest.mark.parametrize("size", [1000, LARGE])
 async def test_rewritten_before_it_was_stored(host: Host, size: int) -> None:
